@@ -1,0 +1,72 @@
+"""FeatureBuilder: one feature code for training and answering. Histories and pairs in, a named matrix out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from features.histories import Histories
+from features.item import ItemFeatures
+from features.pair import PairFeatures, PairSettings
+from features.settings import Settings
+from features.tables import Catalogue, Events, FloatArray, IntArray
+from features.user import user_columns
+
+
+class FeatureSettings(Settings):
+    """Settings of the feature groups."""
+
+    recent_shares: tuple[float, ...] = (0.01, 0.05, 0.25)
+    """Popularity half-lives: the time that the newest such share of the events took."""
+    pair: PairSettings = PairSettings()
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """`values` (n_pairs, n_features) float32, NaN for unknown; `names` in column order; `query_rows` (n_pairs,) ascending."""
+
+    names: tuple[str, ...]
+    values: npt.NDArray[np.float32]
+    query_rows: npt.NDArray[np.int64]
+
+    def column(self, name: str) -> npt.NDArray[np.float32]:
+        """One feature, (n_pairs,)."""
+        return self.values[:, self.names.index(name)]
+
+
+@dataclass(frozen=True)
+class FeatureBuilder:
+    """Knows what was fitted before `as_of` and nothing later; the time of a request comes with its history."""
+
+    items: ItemFeatures
+    pairs: PairFeatures
+
+    @classmethod
+    def fit(
+        cls,
+        catalogue: Catalogue,
+        events: Events,
+        weights: FloatArray,
+        embeddings: npt.NDArray[np.float32] | None,
+        settings: FeatureSettings,
+    ) -> Self:
+        """`events` are all that may be known; `embeddings` (n_items, embedding_size) on the item grid or None."""
+        items = ItemFeatures.fit(catalogue, events, weights, settings.recent_shares)
+        return cls(items, PairFeatures.fit(catalogue, embeddings, settings.pair))
+
+    def build(
+        self, histories: Histories, query_rows: IntArray, item_rows: IntArray, source_columns: Mapping[str, FloatArray]
+    ) -> FeatureMatrix:
+        """Features of the pairs (sorted by history): the sources' columns first, then item, user and pair groups."""
+        columns: dict[str, npt.NDArray[np.floating]] = dict(source_columns)
+        columns |= self.items.columns(item_rows, histories.as_of[query_rows])
+        columns |= {name: values[query_rows] for name, values in user_columns(histories, self.items).items()}
+        columns |= self.pairs.columns(histories, self.items, query_rows, item_rows)
+        values = np.empty((len(query_rows), len(columns)), np.float32)
+        for k, column in enumerate(columns.values()):
+            values[:, k] = column
+        return FeatureMatrix(tuple(columns), values, np.asarray(query_rows, np.int64))

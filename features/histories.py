@@ -1,0 +1,156 @@
+"""Histories: what each request's user did, as flat arrays. The only thing that sources and features know of a user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from features.tables import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class LastTouches:
+    """One row per (history, distinct item): flat arrays, grouped by history, oldest last touch first.
+
+    `moments_ago` counts the user's moments after the one in which the item was last touched (0 = the newest moment);
+    items of one basket share it, because a basket has no order. `counts` is how often the item was touched.
+    """
+
+    indptr: npt.NDArray[np.int64]
+    item_rows: npt.NDArray[np.int64]
+    moments_ago: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    times: npt.NDArray[np.float64]
+
+    @cached_property
+    def query_rows(self) -> npt.NDArray[np.int64]:
+        """Which history each entry belongs to."""
+        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+
+
+@dataclass(frozen=True)
+class Histories:
+    """n histories in flat form, oldest event first within each.
+
+    `indptr` (n + 1,) int64; `item_rows` int64; `times` float64, unix seconds (NaN: unknown); `moments` int64, the position
+    of the event's moment in its history, events of one moment being a basket; `weights` float32, the event type's weight
+    (0: no sign of interest); `as_of` (n,) float64, the time the list is for (NaN: no clock). Built by `build`.
+    """
+
+    indptr: npt.NDArray[np.int64]
+    item_rows: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
+    moments: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    as_of: npt.NDArray[np.float64]
+    num_items: int
+
+    @classmethod
+    def build(
+        cls,
+        item_rows: Sequence[IntArray],
+        orders: Sequence[FloatArray],
+        weights: Sequence[FloatArray],
+        as_of: FloatArray,
+        num_items: int,
+        clocked: BoolArray,
+    ) -> Histories:
+        """From one array triple a history. `orders` sorts the events: unix seconds where `clocked` (n,) is true, else positions;
+        equal orders are one moment. Within a moment events are sorted by item row, so that file order can't matter.
+        """
+        lengths = np.array([len(r) for r in item_rows], dtype=np.int64)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        rows = _flat(item_rows, np.int64)
+        order_values = _flat(orders, np.float64)
+        weight_values = _flat(weights, np.float32)
+        query_rows = np.repeat(np.arange(len(lengths)), lengths)
+        order = np.lexsort((rows, order_values, query_rows))
+        rows, order_values, weight_values = rows[order], order_values[order], weight_values[order]
+        changed = np.ones(len(rows), dtype=np.int64)
+        changed[1:] = (np.diff(order_values) != 0) | (np.diff(query_rows) != 0)
+        running = np.cumsum(changed)
+        first = running[indptr[:-1][lengths > 0]] if len(rows) else np.empty(0, np.int64)
+        moments = running - np.repeat(first, lengths[lengths > 0])
+        times = np.where(clocked[query_rows], order_values, np.nan)
+        return cls(indptr, rows, times, moments, weight_values, np.asarray(as_of, np.float64), num_items)
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Events in each history, (n,)."""
+        return np.diff(self.indptr)
+
+    @cached_property
+    def query_rows(self) -> npt.NDArray[np.int64]:
+        """Which history each event belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @cached_property
+    def num_moments(self) -> npt.NDArray[np.int64]:
+        """Moments in each history, (n,)."""
+        out = np.zeros(len(self), np.int64)
+        filled = self.lengths > 0
+        out[filled] = self.moments[self.indptr[1:][filled] - 1] + 1
+        return out
+
+    @cached_property
+    def last_touches(self) -> LastTouches:
+        """The distinct items of each history with their last touch."""
+        key = self.query_rows * self.num_items + self.item_rows
+        order = np.argsort(key, kind="stable")
+        sorted_key = key[order]
+        last = np.ones(len(order), bool)
+        last[:-1] = np.diff(sorted_key) != 0
+        counts = np.diff(np.concatenate([[-1], np.flatnonzero(last)]))
+        strongest = np.maximum.reduceat(self.weights[order], np.flatnonzero(np.roll(last, 1))) if len(order) else self.weights
+        chosen = order[last]
+        by_time = np.lexsort((self.item_rows[chosen], self.moments[chosen], self.query_rows[chosen]))
+        chosen, counts, strongest = chosen[by_time], counts[by_time], strongest[by_time]
+        query_rows = self.query_rows[chosen]
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(query_rows, minlength=len(self)))])
+        ago = self.num_moments[query_rows] - 1 - self.moments[chosen]
+        return LastTouches(indptr, self.item_rows[chosen], ago, counts, strongest, self.times[chosen])
+
+    @cached_property
+    def seen(self) -> sp.csr_matrix:
+        """(n, num_items) int8: 1 where the history holds the item, whatever the event."""
+        touches = self.last_touches
+        order = np.lexsort((touches.item_rows, touches.query_rows))
+        ones = np.ones(len(order), np.int8)
+        return sp.csr_matrix((ones, touches.item_rows[order], touches.indptr), shape=(len(self), self.num_items))
+
+    def weighted(self, half_life: float | None, limit: int | None = None) -> sp.csr_matrix:
+        """(n, num_items) float32: each liked item's event weight, halved every `half_life` moments (None: no decay; 0: the newest moment
+        alone), over the newest `limit` moments (None: all). Items whose events weigh nothing are left out.
+        """
+        touches = self.last_touches
+        ago = touches.moments_ago
+        values = touches.weights
+        if half_life is not None:
+            values = values * (np.asarray(ago == 0) if half_life == 0 else 0.5 ** (ago / half_life)).astype(np.float32)
+        keep = values > 1e-4
+        if limit is not None:
+            keep &= ago < limit
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(touches.query_rows[keep], minlength=len(self)))])
+        return sp.csr_matrix((values[keep], touches.item_rows[keep], indptr), shape=(len(self), self.num_items))
+
+    def at_rows(self, rows: IntArray) -> Histories:
+        """The histories at `rows`, in that order."""
+        lengths = self.lengths[rows]
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
+        return Histories(
+            indptr, self.item_rows[flat], self.times[flat], self.moments[flat], self.weights[flat], self.as_of[rows], self.num_items
+        )
+
+
+def _flat(parts: Sequence[npt.NDArray[np.generic]], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+    return np.concatenate([np.asarray(p, dtype) for p in parts]) if len(parts) else np.empty(0, dtype)

@@ -1,0 +1,43 @@
+"""Events -> the sparse confidence matrix that collaborative filtering is fitted on."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+
+from features.settings import Settings
+from features.tables import Events, FloatArray
+
+
+class EventSettings(Settings):
+    """What events mean. Types that are not listed weigh 1; a weight of 0 or less is no sign of interest."""
+
+    weights: dict[str, float] = {
+        "view": 1.0, "click": 1.0, "play": 1.0, "played": 1.0, "review": 1.0, "rating": 1.0,
+        "cart": 2.0, "purchase": 3.0,
+        "cancel": 0.0, "dismiss": 0.0, "impression": 0.0,
+    }  # fmt: skip
+    history_limit: int = 2000
+    """Newest events of a user that sources and features look at; older ones only count as seen."""
+
+
+def event_weights(events: Events, settings: EventSettings) -> FloatArray:
+    """Each event's weight, (n_events,) float32, divided by the largest weight that occurs so that single-type data weighs 1."""
+    by_kind = np.array([max(0.0, settings.weights.get(name, 1.0)) for name in events.kind_names], np.float32)
+    present = np.unique(events.kinds)
+    top = by_kind[present].max(initial=0.0)
+    return np.asarray(by_kind[events.kinds] / (top or 1.0), np.float32)
+
+
+def interaction_matrix(events: Events, weights: FloatArray, num_users: int, num_items: int) -> sp.csr_matrix:
+    """(num_users, num_items) float32: the strongest event's weight of each pair; pairs without interest are absent."""
+    liked = np.flatnonzero(weights > 0)
+    key = events.user_rows[liked].astype(np.int64) * num_items + events.item_rows[liked]
+    order = np.lexsort((weights[liked], key))
+    last = np.ones(len(order), bool)
+    last[:-1] = np.diff(key[order]) != 0
+    chosen = liked[order[last]]
+    coordinates = (events.user_rows[chosen], events.item_rows[chosen])
+    matrix = sp.csr_matrix((weights[chosen], coordinates), shape=(num_users, num_items), dtype=np.float32)
+    matrix.sort_indices()
+    return matrix

@@ -1,0 +1,89 @@
+"""What is known of an item by itself: how often and how lately it was taken, its age, price and other numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from features.tables import PRICE, PUBLISHED_AT, Catalogue, Events, FloatArray, IntArray
+
+DAY = 86_400.0
+Columns = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """Statistics of every item from the events known, all (n_items, ...).
+
+    `popularity` (n_items, num_half_lives + 1) float32: log(1 + decayed weight), shortest half-life first, the last one without
+    decay. `first_seen`, `last_seen`, `published_at` float64 unix seconds (NaN: never, or no clock). `repeat_share` float32: of
+    the item's buyers, the share that took it in a second moment. `numbers` (n_items, num_numbers) float32: price and the numeric attributes, NaN
+    for unknown, named by `number_names`.
+    """
+
+    popularity: npt.NDArray[np.float32]
+    first_seen: npt.NDArray[np.float64]
+    last_seen: npt.NDArray[np.float64]
+    published_at: npt.NDArray[np.float64]
+    repeat_share: npt.NDArray[np.float32]
+    numbers: npt.NDArray[np.float32]
+    number_names: tuple[str, ...]
+
+    @classmethod
+    def fit(cls, catalogue: Catalogue, events: Events, weights: FloatArray, recent_shares: tuple[float, ...]) -> Self:
+        """Count `events` (only those that may be known), each with its weight."""
+        n = len(catalogue)
+        columns = [_decayed(events, weights, share, n) for share in (*recent_shares, None)]
+        first, last = _first_and_last(events, n)
+        names = (PRICE, *(a for a in catalogue.attributes if pd.api.types.is_numeric_dtype(catalogue.frame[a])))[:8]
+        numbers = [catalogue.frame[name].to_numpy(np.float32) for name in names]
+        published = catalogue.frame[PUBLISHED_AT].to_numpy(np.float64)
+        popularity = np.log1p(np.stack(columns, axis=1)).astype(np.float32)
+        return cls(popularity, first, last, published, _repeat_share(events, n), np.stack(numbers, axis=1), names)
+
+    def columns(self, item_rows: IntArray, as_of: FloatArray) -> Columns:
+        """Features of (item, time) pairs, each (n_pairs,)."""
+        popularity = self.popularity[item_rows]
+        out: Columns = {f"item:popularity_{k}": popularity[:, k] for k in range(popularity.shape[1])}
+        out["item:trend"] = popularity[:, 0] - popularity[:, -1]
+        born = np.fmin(self.published_at[item_rows], self.first_seen[item_rows])
+        out["item:age_days"] = ((as_of - born) / DAY).astype(np.float32)
+        out["item:days_since_last_event"] = ((as_of - self.last_seen[item_rows]) / DAY).astype(np.float32)
+        out["item:repeat_share"] = self.repeat_share[item_rows]
+        for k, name in enumerate(self.number_names):
+            out[f"item:{name}"] = self.numbers[item_rows, k]
+        return out
+
+
+def _decayed(events: Events, weights: FloatArray, recent_share: float | None, num_items: int) -> FloatArray:
+    """(num_items,) event weights, halved every time span that the newest `recent_share` of events took."""
+    if recent_share is None or not events.has_clock or not len(events):
+        return np.bincount(events.item_rows, weights, num_items)
+    newest = events.times.max()
+    span = max(float(newest - np.quantile(events.times, 1 - recent_share)), 1.0)
+    return np.bincount(events.item_rows, weights * 0.5 ** ((newest - events.times) / span), num_items)
+
+
+def _first_and_last(events: Events, num_items: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    first, last = np.full(num_items, np.inf), np.full(num_items, -np.inf)
+    if events.has_clock:
+        np.minimum.at(first, events.item_rows, events.times)
+        np.maximum.at(last, events.item_rows, events.times)
+    return np.where(np.isfinite(first), first, np.nan), np.where(np.isfinite(last), last, np.nan)
+
+
+def _repeat_share(events: Events, num_items: int) -> npt.NDArray[np.float32]:
+    order = np.lexsort((events.times, events.item_rows, events.user_rows))
+    users, items, times = events.user_rows[order], events.item_rows[order], events.times[order]
+    same_pair = (np.diff(users) == 0) & (np.diff(items) == 0) if len(order) else np.empty(0, bool)
+    again = np.concatenate([[False], same_pair & (np.diff(times) > 0)]) if len(order) else same_pair
+    first = np.concatenate([[True], ~same_pair]) if len(order) else same_pair
+    pair = np.cumsum(first) - 1
+    repeated = np.bincount(pair, again, minlength=int(first.sum())) > 0
+    buyers = np.bincount(items[first], minlength=num_items)
+    repeaters = np.bincount(items[first], repeated, num_items)
+    return (repeaters / np.maximum(buyers, 1)).astype(np.float32)

@@ -1,0 +1,165 @@
+"""What is known of a user and an item together: text matches, shared categories and brands, price distance, earlier touches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from features.grid import on_grid
+from features.histories import Histories
+from features.item import DAY, Columns, ItemFeatures
+from features.runs import runs
+from features.settings import Settings
+from features.tables import BRAND, CATEGORY, Catalogue, IntArray
+from features.user import mean_numbers
+
+
+class PairSettings(Settings):
+    """How far back a pair's features look."""
+
+    recent_items: int = 10
+    """Newest items that a candidate's text is compared with one by one."""
+    affinity_half_life: float = 5.0
+    """Moments after which a category or brand in the history counts half."""
+    max_attributes: int = 6
+    """Attributes (category, brand and further string columns) whose affinity is a feature."""
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """`embeddings` (n_items, embedding_size) float32 on the item grid, (n_items, 0) without text; `attribute_values` CSR
+    (n_items, num_values) float32, idf weights of unit length within an attribute; `value_attribute` (num_values,) int64: which of
+    `attribute_names` a value belongs to."""
+
+    embeddings: npt.NDArray[np.float32]
+    attribute_values: sp.csr_matrix
+    value_attribute: npt.NDArray[np.int64]
+    attribute_names: tuple[str, ...]
+    recent_items: int
+    affinity_half_life: float
+
+    @classmethod
+    def fit(cls, catalogue: Catalogue, embeddings: npt.NDArray[np.float32] | None, settings: PairSettings) -> Self:
+        """Prepare the catalogue's side of every pair; it takes nothing from events."""
+        text = np.zeros((len(catalogue), 0), np.float32) if embeddings is None else embeddings
+        values, groups, names = attribute_matrix(catalogue, settings.max_attributes)
+        return cls(text, values, groups, names, settings.recent_items, settings.affinity_half_life)
+
+    def columns(self, histories: Histories, items: ItemFeatures, query_rows: IntArray, item_rows: IntArray) -> Columns:
+        """Features of (history, item) pairs sorted by history, each (n_pairs,) float32."""
+        out = self._text(histories, query_rows, item_rows)
+        out |= self._affinities(histories, query_rows, item_rows)
+        out |= _number_distances(histories, items, query_rows, item_rows)
+        out |= _touches(histories, query_rows, item_rows)
+        return out
+
+    def _text(self, histories: Histories, query_rows: IntArray, item_rows: IntArray) -> Columns:
+        """Cosines to the newest items: of the newest moment (best), the best of the recent ones, and the recent ones' mean."""
+        if not self.embeddings.shape[1]:
+            return {}
+        last, best, mean = (np.full(len(query_rows), np.nan, np.float32) for _ in range(3))
+        touches = histories.last_touches
+        for query, pairs in runs(query_rows):
+            stop = touches.indptr[query + 1]
+            recent = slice(max(int(touches.indptr[query]), int(stop) - self.recent_items), int(stop))
+            rows = touches.item_rows[recent][touches.weights[recent] > 0]
+            if not len(rows):
+                continue
+            cosines = self.embeddings[item_rows[pairs]] @ on_grid(self.embeddings[rows], items=False).T
+            newest = touches.moments_ago[recent][touches.weights[recent] > 0] == 0
+            best[pairs], mean[pairs] = cosines.max(axis=1), cosines.astype(np.float64).sum(axis=1) / len(rows)
+            if newest.any():
+                last[pairs] = cosines[:, newest].max(axis=1)
+        return {"text:last": last, "text:best_of_recent": best, "text:mean_of_recent": mean}
+
+    def _affinities(self, histories: Histories, query_rows: IntArray, item_rows: IntArray) -> Columns:
+        """Share of the (decayed) history that has the item's category, brand, ...; `:last` from the newest moment alone."""
+        out: Columns = {}
+        if not self.attribute_names:
+            return out
+        flat, segment = _flat_rows(self.attribute_values, item_rows)
+        columns, data = self.attribute_values.indices[flat], self.attribute_values.data[flat]
+        num_attributes = len(self.attribute_names)
+        key = segment * num_attributes + self.value_attribute[columns]
+        for view, half_life in (("", self.affinity_half_life), (":last", 0.0)):
+            weights = histories.weighted(half_life)
+            totals = np.maximum(np.asarray(weights.sum(axis=1)).ravel(), 1e-9)
+            profile = np.asarray((weights @ self.attribute_values).toarray(), np.float32)
+            products = profile[query_rows[segment], columns] * data / totals[query_rows[segment]]
+            sums = np.bincount(key, products, len(item_rows) * num_attributes).reshape(-1, num_attributes)
+            for k, name in enumerate(self.attribute_names):
+                out[f"pair:{name}{view}"] = sums[:, k].astype(np.float32)
+        return out
+
+
+def attribute_matrix(catalogue: Catalogue, limit: int) -> tuple[sp.csr_matrix, npt.NDArray[np.int64], tuple[str, ...]]:
+    """One column a value of category, brand and the further string attributes that repeat between items; rows of unit length within each attribute."""
+    blocks, groups, names = [], [], []
+    for name in (CATEGORY, BRAND, *catalogue.attributes):
+        values = [v if isinstance(v, tuple) else ((v,) if isinstance(v, str) and v else ()) for v in catalogue.frame[name]]
+        block = _one_hot(values)
+        if block.shape[1] == 0 or len(names) == limit:
+            continue
+        blocks.append(block)
+        groups.append(np.full(block.shape[1], len(names)))
+        names.append(name)
+    if not blocks:
+        return sp.csr_matrix((len(catalogue), 0), dtype=np.float32), np.empty(0, np.int64), ()
+    return sp.hstack(blocks, format="csr", dtype=np.float32), np.concatenate(groups), tuple(names)
+
+
+def _one_hot(values: list[tuple[str, ...]]) -> sp.csr_matrix:
+    """idf-weighted unit rows of the values that at least two items share."""
+    codes: dict[str, int] = {}
+    rows = [row for row, own in enumerate(values) for _ in dict.fromkeys(own)]
+    columns = [codes.setdefault(v, len(codes)) for own in values for v in dict.fromkeys(own)]
+    matrix = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(values), len(codes)))
+    counts = np.asarray(matrix.getnnz(axis=0))
+    shared = np.flatnonzero(counts >= 2)
+    weighted = matrix[:, shared] @ sp.diags(np.log(1 + len(values) / counts[shared])) if len(shared) else matrix[:, shared]
+    norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
+    return (sp.diags(1 / np.where(norms > 0, norms, 1.0)) @ weighted).tocsr().astype(np.float32)
+
+
+def _flat_rows(matrix: sp.csr_matrix, rows: IntArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Positions in `matrix.data` of all entries of `rows`, and which of `rows` each belongs to."""
+    starts, lengths = matrix.indptr[rows].astype(np.int64), np.diff(matrix.indptr)[rows].astype(np.int64)
+    segment = np.repeat(np.arange(len(rows)), lengths)
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return starts[segment] + within, segment
+
+
+def _number_distances(histories: Histories, items: ItemFeatures, query_rows: IntArray, item_rows: IntArray) -> Columns:
+    """Each number of the item minus the history's mean of it; the price as the log of the ratio."""
+    means = mean_numbers(histories, items)
+    out: Columns = {}
+    for k, name in enumerate(items.number_names):
+        own, usual = items.numbers[item_rows, k], means[query_rows, k]
+        if name == "price":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                distance = np.log(np.maximum(own, 1e-3) / np.maximum(usual, 1e-3))
+        else:
+            distance = own - usual
+        out[f"pair:{name}_distance"] = distance.astype(np.float32)
+    return out
+
+
+def _touches(histories: Histories, query_rows: IntArray, item_rows: IntArray) -> Columns:
+    """How often the user touched this very item, and how many days ago (0 and NaN: never)."""
+    touches = histories.last_touches
+    key = touches.query_rows * histories.num_items + touches.item_rows
+    order = np.argsort(key, kind="stable")
+    wanted = query_rows * histories.num_items + item_rows
+    counts = np.zeros(len(wanted), np.float32)
+    days = np.full(len(wanted), np.nan, np.float32)
+    if len(key):
+        place = np.minimum(np.searchsorted(key[order], wanted), len(key) - 1)
+        found = key[order][place] == wanted
+        touch = order[place[found]]
+        counts[found] = touches.counts[touch]
+        days[found] = (histories.as_of[query_rows[found]] - touches.times[touch]) / DAY
+    return {"pair:touches": counts, "pair:days_since_touch": days}

@@ -1,0 +1,1 @@
+"""From candidates and features to an order."""

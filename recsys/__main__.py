@@ -1,0 +1,371 @@
+"""The command line. Commands import what they need themselves: `recsys --help` is quick, and threads are set first.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from recsys.threads import limit_threads, num_cpus
+
+if TYPE_CHECKING:
+    from features.tables import Dataset
+    from recsys.model import FittedModel
+    from recsys.settings import Settings
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+_ENVIRONMENT_ERRORS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EFBIG,
+        errno.EIO,
+        errno.ENOTDIR,
+        errno.EISDIR,
+    }
+)
+"""What the machine, not the code, is to blame for: one clear line instead of a traceback."""
+_log = logging.getLogger(__name__)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_folder = click.Path(file_okay=False, path_type=Path)
+_file = click.Path(dir_okay=False, path_type=Path)
+_data = click.option("--data", type=_folder, required=True, help="Folder with the tables items and events.")
+_bundle = click.option("--bundle", type=_folder, required=True, help="Folder of model versions.")
+_events = click.option("--events", metavar="LIST", help="Comma list: only these event types count.")
+
+
+def _settings_options(command: _Command) -> _Command:
+    command = click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="One setting; repeatable.")(
+        command
+    )
+    return click.option("--settings", "file", type=_file, help="TOML file of settings.")(command)
+
+
+def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from recsys.manifest import product_version
+
+        click.echo(f"recsys {product_version()}")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--version", is_flag=True, callback=_print_version, expose_value=False, is_eager=True, help="And exit.")
+def cli() -> None:
+    """Shelftalk: a text-aware recommender service."""
+
+
+@cli.command()
+@_data
+@click.option("--rejected", type=_file, help="Write the rows that can't be used here, as CSV.")
+@_settings_options
+def validate(data: Path, rejected: Path | None, file: Path | None, assignments: Sequence[str]) -> None:
+    """Say what is in the data, and what is wrong with it."""
+    from features.profile import profile, render
+    from features.tables import Dataset
+    from recsys.settings import load_settings
+
+    dataset = Dataset.load(data, load_settings(file, assignments).data, rejected_file=rejected)
+    click.echo(render(profile(dataset)))
+
+
+@cli.command()
+@_data
+@_bundle
+@click.option("--no-promote", is_flag=True, help="Write the version, but leave CURRENT as it is.")
+@_events
+@_settings_options
+def train(
+    data: Path, bundle: Path, no_promote: bool, events: str | None, file: Path | None, assignments: Sequence[str]
+) -> None:
+    """Train a model, write it as a new version and promote it."""
+    limit_threads(num_cpus())
+    from recsys.bundle import check_writable, save_bundle
+    from recsys.settings import load_settings
+
+    settings = load_settings(file, assignments)
+    check_writable(bundle)
+    try:
+        dataset = _read(data, settings, events)
+        limit_threads(settings.threads)
+        from recsys.training import train
+
+        model = train(dataset, settings)
+        version = save_bundle(model, bundle, promote=not no_promote, rejected=dataset.rejected)
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing was promoted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    click.echo(_summary(model, bundle, version, not no_promote))
+
+
+def _read(data: Path, settings: Settings, events: str | None) -> Dataset:
+    from features.tables import Dataset
+
+    dataset = Dataset.load(data, settings.data, events=_names(events))
+    _log.info(
+        "%s: %d items, %d events of %d users, %d rows rejected",
+        data, len(dataset.catalogue), len(dataset.events), len(dataset.users), len(dataset.rejected),
+    )  # fmt: skip
+    for reason, count in dataset.rejected.counts().items():
+        _log.info("rejected %d x %s", count, reason)
+    return dataset
+
+
+def _names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise click.UsageError("--events names no event type")
+    return names
+
+
+def _summary(model: FittedModel, bundle: Path, version: str, promoted: bool) -> str:
+    """The version, where the time went, and how the parts did on held-out time."""
+    from recsys.manifest import plain
+
+    report = plain(model.report)
+    lines = [f"version {version} in {bundle}" + (", promoted" if promoted else ", not promoted")]
+    lines += [f"  {stage:32s} {seconds:8.1f} s" for stage, seconds in report.get("seconds", {}).items()]
+    facts = {key: value for key, value in report.items() if key not in ("seconds", "gains")}
+    lines += [
+        f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in _leaves(facts) if ".gains." not in key
+    ]
+    return "\n".join(lines)
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return leaves
+
+
+@cli.command()
+@_data
+@click.option("--task", type=click.Choice(["static", "live", "loo"]), help="Default: live with a clock, else loo.")
+@_events
+@click.option("--seed", type=click.IntRange(0), help="Replaces the setting seed.")
+@click.option("--json", "json_file", type=_file, help="Write all figures here too.")
+@_settings_options
+def evaluate(
+    data: Path,
+    task: str | None,
+    events: str | None,
+    seed: int | None,
+    json_file: Path | None,
+    file: Path | None,
+    assignments: Sequence[str],
+) -> None:
+    """Judge the product, its sources and baselines side by side on held-out data."""
+    limit_threads(num_cpus())
+    from recsys.files import replace_text
+    from recsys.settings import load_settings
+
+    settings = load_settings(file, [*assignments, *([] if seed is None else [f"seed={seed}"])])
+    dataset = _read(data, settings, events)
+    limit_threads(settings.threads)
+    from recsys.evaluation import evaluate, render
+
+    evaluation = evaluate(dataset, settings, task)
+    click.echo(render(evaluation))
+    if json_file:
+        replace_text(json_file, json.dumps(evaluation.to_json(), ensure_ascii=False, indent=1) + "\n")
+
+
+@cli.command()
+@_bundle
+@click.option("--requests", type=_file, help="JSON Lines, one request a line.")
+@click.option("--users", metavar="all|FILE", help="Every user of the bundle, or a file with one user id a line.")
+@click.option(
+    "--out", required=True, metavar="X.parquet|DIR/", help="One file, or a folder of parts that can be resumed."
+)
+@click.option("--n", default=50, show_default=True, help="Length of the lists, where a request names none.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors, at most 2.")
+@click.option("--bundle-version", "version", metavar="V", help="Default: the promoted version.")
+def batch(
+    bundle: Path,
+    requests: Path | None,
+    users: str | None,
+    out: str,
+    n: int,
+    workers: int | None,
+    version: str | None,
+) -> None:
+    """Answer a file of requests, or all users, into Parquet."""
+    limit_threads(1)
+    if (requests is None) == (users is None):
+        raise click.UsageError("give either --requests FILE or --users all|FILE")
+    from recsys.batch import run_batch
+
+    done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version)
+    _log.info(
+        "%d lists (%d of them kept from an earlier run), %d rows, to %s in %.1f s",
+        done.num_requests, done.num_kept, done.num_rows, out, done.seconds,
+    )  # fmt: skip
+
+
+@cli.command()
+@_bundle
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors.")
+def serve(bundle: Path, host: str, port: int, workers: int | None) -> None:
+    """Answer HTTP requests from the promoted version."""
+    limit_threads(1)
+    from recsys.gunicorn_app import GunicornApp, check_host
+
+    check_host(host)
+    os.environ["RECSYS_BUNDLE"] = str(bundle.resolve())
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # gunicorn has its own way to end
+    GunicornApp(host, port, workers or num_cpus()).run()
+
+
+@cli.command()
+@_settings_options
+def settings(file: Path | None, assignments: Sequence[str]) -> None:
+    """Print every setting with its value, as KEY=VALUE for --set."""
+    from recsys.settings import flat_settings, load_settings
+
+    for key, value in flat_settings(load_settings(file, assignments)):
+        click.echo(f"{key}={json.dumps(value, ensure_ascii=False)}")
+
+
+@cli.group()
+def bundles() -> None:
+    """Look at model versions, and choose the one that answers."""
+
+
+_version = click.argument("version", required=False)
+
+
+@bundles.command("list")
+@_bundle
+def list_(bundle: Path) -> None:
+    """One line a version, oldest first; * marks the promoted one."""
+    from recsys.versions import list_versions
+
+    for found in list_versions(bundle):
+        mark = "*" if found.is_current else " "
+        facts = (
+            found.problem or f"{found.created_at}  shelftalk {found.product_version}  {found.num_bytes / 2**20:.1f} MiB"
+        )
+        click.echo(f"{mark} {found.version}  {facts}")
+
+
+@bundles.command()
+@_bundle
+@_version
+def show(bundle: Path, version: str | None) -> None:
+    """The manifest of VERSION (default: the promoted one), without its list of files."""
+    from recsys.versions import show
+
+    manifest = show(bundle, version)
+    click.echo(json.dumps(manifest | {"files": len(manifest["files"])}, ensure_ascii=False, indent=1))
+
+
+@bundles.command()
+@_bundle
+@click.argument("first")
+@click.argument("second")
+def compare(bundle: Path, first: str, second: str) -> None:
+    """What differs between two versions: settings, metrics, data."""
+    from recsys.versions import compare
+
+    for key, (a, b) in compare(bundle, first, second).items():
+        click.echo(f"{key}: {json.dumps(a, ensure_ascii=False)} -> {json.dumps(b, ensure_ascii=False)}")
+
+
+@bundles.command()
+@_bundle
+@_version
+def verify(bundle: Path, version: str | None) -> None:
+    """Check every file of VERSION (default: the promoted one)."""
+    from recsys.versions import verify
+
+    click.echo(f"{verify(bundle, version)} is whole")
+
+
+@bundles.command()
+@_bundle
+@click.argument("version")
+def promote(bundle: Path, version: str) -> None:
+    """Verify VERSION and let it answer from now on."""
+    from recsys.versions import promote
+
+    promote(bundle, version)
+    click.echo(f"{version} is promoted")
+
+
+@bundles.command()
+@_bundle
+def rollback(bundle: Path) -> None:
+    """Go back to the version that was promoted before."""
+    from recsys.versions import rollback
+
+    click.echo(f"back to {rollback(bundle)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    _set_up_logging()
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """The exit code of a command; what is unexpected passes through and ends with a traceback and 1."""
+    from recsys.errors import ShelftalkError
+
+    try:
+        code = cli.main(arguments, prog_name="recsys", standalone_mode=False)
+    except ShelftalkError as error:
+        return _fail(str(error), EXIT_BAD_INPUT)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except MemoryError:
+        return _fail("out of memory", EXIT_FAILED)
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT_ERRORS:
+            raise
+        return _fail(f"{error}; what was there before is untouched", EXIT_FAILED)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"recsys: error: {message}", err=True)
+    return code
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s")
+    for name in ("recsys", "ranking", "features", __name__):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    """Let `finally` and `with` clean up, as they do for Ctrl-C."""
+    sys.exit(EXIT_TERMINATED)
+
+
+if __name__ == "__main__":
+    main()

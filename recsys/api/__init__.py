@@ -1,0 +1,1 @@
+"""What the HTTP calls mean, free of any web framework: schemas, handlers and problem documents."""

@@ -1,0 +1,89 @@
+"""Choosing a source's settings from the values it offers, by its own lists on a held-out window."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from features.settings import Settings
+from recsys.retrieval.base import CandidateSource, FitData
+from recsys.scoring import CHUNK, mean_ndcg
+from recsys.windows import LabelWindow
+
+logger = logging.getLogger(__name__)
+MAX_LISTS = 2000
+"""Lists that a choice is made on."""
+MAX_ITEMS = 4000
+"""Items of a dense model while choosing; the chosen values are then used at full size."""
+_HALF_LIFE = "half_life"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A source's settings with one value each, and the NDCG@10 (None: there was nothing to choose)."""
+
+    settings: Settings
+    chosen: dict[str, Any]
+    ndcg: float | None
+
+    def report(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"settings": self.chosen, "window_ndcg@10": None if self.ndcg is None else round(self.ndcg, 5)}
+
+
+def options(settings: Settings) -> dict[str, tuple[Any, ...]]:
+    """The settings that hold several values to choose from."""
+    return {name: value for name, value in settings if isinstance(value, tuple)}
+
+
+def first_choice(settings: Settings) -> Settings:
+    """The first value of each option."""
+    return settings.model_copy(update={name: values[:1] for name, values in options(settings).items()})
+
+
+def choose_settings(kind: type[Any], settings: Settings, data: FitData, window: LabelWindow) -> Choice:
+    """Fit `kind` with every combination (a half-life needs no fit of its own) and keep the best on `window`."""
+    scored = list(_scored_variants(kind, settings, data, window))
+    if not scored:
+        return Choice(first_choice(settings), {}, None)
+    ndcg, update = max(scored, key=lambda pair: pair[0])
+    chosen = {name: values[0] for name, values in update.items()}
+    logger.info("source %s: NDCG@10 %.4f alone with %s", kind.name, ndcg, chosen)
+    return Choice(settings.model_copy(update=update), chosen, ndcg)
+
+
+def _scored_variants(
+    kind: type[Any], settings: Settings, data: FitData, window: LabelWindow
+) -> Iterator[tuple[float, dict[str, tuple[Any, ...]]]]:
+    offered = options(settings)
+    half_lives = offered.pop(_HALF_LIFE, None)
+    bounded = {"max_items": MAX_ITEMS} if "max_items" in type(settings).model_fields else {}
+    for values in itertools.product(*offered.values()):
+        update: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in zip(offered, values, strict=True)}
+        source = kind.fit(data, first_choice(settings.model_copy(update=update | bounded)))
+        if source is None:
+            return
+        if half_lives is None:
+            yield source_ndcg(source, window), update
+        for half_life in half_lives or ():
+            varied = dataclasses.replace(source, half_life=half_life)
+            yield source_ndcg(varied, window), update | {_HALF_LIFE: (half_life,)}
+
+
+def source_ndcg(source: CandidateSource, window: LabelWindow, limit: int = MAX_LISTS) -> float:
+    """Mean NDCG@10 of the source's own lists for up to `limit` of the window's lists, evenly spread."""
+    chosen = np.unique(np.linspace(0, len(window) - 1, min(limit, len(window))).astype(np.int64))
+    total = 0.0
+    for start in range(0, len(chosen), CHUNK):
+        rows = chosen[start : start + CHUNK]
+        part = window.histories.at_rows(rows)
+        top = source.scores(part)[""].top(10, part.seen)
+        hits = window.labels(rows[top.query_rows], top.item_rows)
+        total += mean_ndcg(top.query_rows, hits, window.num_labels[rows]) * len(rows)
+    return total / max(len(chosen), 1)

@@ -1,0 +1,27 @@
+"""The error tree. Exit code 2 or HTTP 400 for what the caller can mend, 1 or 503 for what the service lacks.
+
+    ShelftalkError
+    ├── DataError            the data folder, a table or too many of its rows     exit 2
+    ├── SettingsError        an unknown setting or a value that is not allowed    exit 2
+    ├── EncoderError         the text encoder is missing or not what it should be exit 2
+    ├── RequestError         a request's parameter; names it                      exit 2, HTTP 400
+    └── BundleError          a bundle is damaged, too new or absent               exit 2, HTTP 503
+"""
+
+from __future__ import annotations
+
+from features.errors import DataError, EncoderError, SettingsError, ShelftalkError
+
+__all__ = ["BundleError", "DataError", "EncoderError", "RequestError", "SettingsError", "ShelftalkError"]
+
+
+class RequestError(ShelftalkError):
+    """A request can't be answered as it stands; `parameter` names what to mend."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class BundleError(ShelftalkError):
+    """A bundle can't be used; its text names the file or version and what to do."""

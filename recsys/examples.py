@@ -1,0 +1,127 @@
+"""Label windows -> ranking examples, from sources that know only what came before the window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from features.builder import FeatureBuilder, FeatureMatrix
+from features.runs import rank_in_run
+from features.settings import Settings as ComponentSettings
+from ranking.base import Ranker
+from ranking.examples import RankingExamples
+from recsys.retrieval.base import CandidateSource, FitData
+from recsys.retrieval.wiring import SOURCES
+from recsys.scoring import CHUNK, candidates_with_features, mean_ndcg
+from recsys.settings import Settings
+from recsys.windows import LabelWindow
+
+BoolRows = npt.NDArray[np.bool_]
+
+
+def fit_sources(chosen: Mapping[str, ComponentSettings], data: FitData) -> tuple[CandidateSource, ...]:
+    """The chosen sources fitted on `data`, less the text sources of a catalogue without text."""
+    fitted = (SOURCES[name].fit(data, settings) for name, settings in chosen.items())
+    return tuple(source for source in fitted if source is not None)
+
+
+def held_out_lists(windows: Sequence[LabelWindow], share: float, seed: int) -> list[BoolRows]:
+    """For each window (n_lists,) bool: the lists of about `share` of all users, the same users in every window."""
+    users = np.concatenate([window.users for window in windows])
+    distinct, place = np.unique(users, return_inverse=True)
+    chosen = np.random.default_rng(seed).permutation(len(distinct)) < round(share * len(distinct))
+    return np.split(chosen[place], np.cumsum([len(window) for window in windows])[:-1])
+
+
+def window_examples(
+    data: FitData,
+    chosen: Mapping[str, ComponentSettings],
+    window: LabelWindow,
+    held_out: BoolRows,
+    settings: Settings,
+    number: int,
+) -> tuple[RankingExamples, RankingExamples]:
+    """(training, held-out) examples of one window. `data` must be the window's known events. Lists in which no source found a label
+    are left out; training lists keep a part of their negatives, held-out lists all."""
+    check_no_leak(data, window)
+    sources = fit_sources(chosen, data)
+    features = FeatureBuilder.fit(data.catalogue, data.events, data.weights, data.embeddings, settings.features)
+    rng = np.random.default_rng((settings.seed, number))
+    parts: tuple[list[RankingExamples], list[RankingExamples]] = ([], [])
+    for start in range(0, len(window), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(window)))
+        histories = window.histories.at_rows(rows)
+        found, matrix = candidates_with_features(sources, features, histories, settings.retrieval.per_source, histories.seen)
+        labels = window.labels(rows[found.query_rows], found.item_rows)
+        best_rank = np.nanmin([v for k, v in found.columns.items() if k.endswith(":rank")], axis=0)
+        for out, part in zip((False, True), parts, strict=True):
+            keep = held_out[rows][found.query_rows] == out
+            keep &= np.bincount(found.query_rows, labels, len(rows))[found.query_rows] > 0
+            if not out:
+                keep &= _sampled(found.query_rows, labels, best_rank, settings.examples.negatives_per_list, rng)
+            part.append(_examples(matrix, labels, keep, window, rows, number))
+    return RankingExamples.concatenate(parts[0]), RankingExamples.concatenate(parts[1])
+
+
+def check_no_leak(data: FitData, window: LabelWindow) -> None:
+    """ValueError where `data` holds an event that a label window may not know."""
+    late = int((data.events.times >= window.as_of).sum()) if data.events.has_clock else 0
+    if late:
+        raise ValueError(f"{late} events that sources would be fitted on are not before the label window ({window.as_of})")
+    num_items = window.histories.num_items
+    lists = np.repeat(np.arange(len(window)), window.num_labels)
+    labelled = window.users[lists] * num_items + window.label_items
+    known = data.events.user_rows.astype(np.int64) * num_items + data.events.item_rows
+    leaked = int(np.isin(labelled, known).sum())
+    if leaked:
+        raise ValueError(f"{leaked} labelled (user, item) pairs are among the events that sources would be fitted on")
+
+
+def compare(ranker: Ranker, held_out: RankingExamples) -> dict[str, float]:
+    """NDCG@10 on the held-out lists of the ranker ("ranker") and of each source's own order."""
+    features, labels = held_out.features, held_out.labels
+    num_labels = held_out.num_labels
+    scores = {"ranker": ranker.score(features)}
+    scores |= {n.removesuffix(":rank"): -features.column(n).astype(np.float64) for n in features.names if n.endswith(":rank")}
+    out = {}
+    for name, score in scores.items():
+        order = np.lexsort((-score, features.query_rows))
+        order = order[~np.isnan(score[order])]
+        out[name] = round(mean_ndcg(features.query_rows[order], labels[order], num_labels), 5)
+    return out
+
+
+def _sampled(
+    query_rows: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.float32],
+    best_rank: npt.NDArray[np.float32],
+    negatives: int,
+    rng: np.random.Generator,
+) -> BoolRows:
+    """(n_pairs,) bool: all positives, the half of `negatives` that some source ranks highest, and as many of the others at random."""
+    noise = rng.random(len(query_rows))
+    hard = np.lexsort((noise, best_rank, labels > 0, query_rows))
+    keep = np.zeros(len(query_rows), bool)
+    keep[hard[rank_in_run(query_rows[hard]) < negatives // 2]] = True
+    rest = np.lexsort((noise, keep, labels > 0, query_rows))
+    keep[rest[rank_in_run(query_rows[rest]) < negatives - negatives // 2]] = True
+    return keep | (labels > 0)
+
+
+def _examples(
+    matrix: FeatureMatrix,
+    labels: npt.NDArray[np.float32],
+    keep: BoolRows,
+    window: LabelWindow,
+    rows: npt.NDArray[np.int64],
+    number: int,
+) -> RankingExamples:
+    lists, groups = np.unique(matrix.query_rows[keep], return_counts=True)
+    features = FeatureMatrix(matrix.names, matrix.values[keep], np.repeat(np.arange(len(lists)), groups))
+    chosen = rows[lists]
+    return RankingExamples(
+        features, labels[keep], groups.astype(np.int64), window.users[chosen], window.num_labels[chosen],
+        np.full(len(lists), number, np.int64),
+    )  # fmt: skip

@@ -1,0 +1,306 @@
+"""Recommender: candidates -> features -> scores -> list. The one path that HTTP, batch and notebooks share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from features.builder import FeatureMatrix
+from features.histories import Histories
+from features.tables import AVAILABLE, TITLE, BoolArray
+from ranking.by_score import ByScoreRanker
+from recsys.errors import RequestError
+from recsys.model import FittedModel
+from recsys.requests import HISTORY_EVENT, RecommendedItem, Recommendation, Request
+from recsys.retrieval.merge import Candidates
+from recsys.scoring import CHUNK, candidates_with_features
+
+SCORE_DIGITS = 6
+Triple = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class _History:
+    """One request's history in rows: events, whether their orders are unix seconds, and the time the list is for."""
+
+    events: Triple
+    clocked: bool
+    as_of: float
+    unknown: int
+    known_user: bool
+
+
+class Recommender:
+    """Answers requests from a fitted model. It holds no state between requests, so it can be shared by threads.
+
+    `clock` gives the time of a request that names none: the newest known event by default, `time.time` in service.
+    """
+
+    def __init__(self, model: FittedModel, clock: Callable[[], float] | None = None) -> None:
+        self.model = model
+        self._clock = clock or (lambda: model.trained_until + 1.0)
+        self._ids = model.catalogue.items.ids
+        self._id_order = np.argsort(np.argsort(self._ids.astype(str), kind="stable"), kind="stable")
+        self._titles: list[str] = model.catalogue.frame[TITLE].tolist()
+        self._available: BoolArray = model.catalogue.frame[AVAILABLE].to_numpy(bool)
+        self._mask = lru_cache(maxsize=256)(self._compute_mask)
+
+    @classmethod
+    def live(cls, model: FittedModel) -> Recommender:
+        """A recommender for service: a request without a time is for now."""
+        return cls(model, time.time)
+
+    def recommend(self, request: Request) -> Recommendation:
+        """The list for one request; RequestError names the parameter that can't be used."""
+        return self.recommend_many([request])[0]
+
+    def recommend_many(self, requests: Sequence[Request]) -> list[Recommendation]:
+        """One answer a request, in their order; each the same as if it had been asked alone."""
+        for request in requests:
+            self._check(request)
+        by_filters = sorted(range(len(requests)), key=lambda k: requests[k].filters)
+        answers: dict[int, Recommendation] = {}
+        for filters, same in groupby(by_filters, key=lambda k: requests[k].filters):
+            numbers = list(same)
+            for start in range(0, len(numbers), CHUNK):
+                chunk = numbers[start : start + CHUNK]
+                made = self._answer([requests[k] for k in chunk], self._mask(filters))
+                answers.update(zip(chunk, made, strict=True))
+        return [answers[k] for k in range(len(requests))]
+
+    def histories(self, requests: Sequence[Request]) -> Histories:
+        """What the model gets to see of each request's user."""
+        return self._build([self._history(request) for request in requests])
+
+    def explain(self, request: Request) -> pd.DataFrame:
+        """One row an item of the request's list, best first: item_id, title, score, and each feature's share of the score (TreeSHAP,
+        largest mean magnitude first). RequestError where no LambdaMART ranker answers the request."""
+        ranker = self.model.ranker
+        answer = self.recommend(request)
+        if not hasattr(ranker, "contributions") or answer.strategy != "ranked":
+            raise RequestError("user", f"the list was made by strategy {answer.strategy!r}, which has no feature contributions")
+        history = self._history(request)
+        found, matrix = self._candidates([request], [history], self._mask(request.filters))
+        shares = pd.DataFrame(ranker.contributions(matrix)[:, :-1], columns=list(matrix.names))
+        shares.insert(0, "item_id", self._ids[found.item_rows])
+        listed = pd.DataFrame([{"item_id": i.item_id, "title": i.title, "score": i.score} for i in answer.items])
+        table = listed.merge(shares, on="item_id", how="inner")
+        order = table[list(matrix.names)].abs().mean().sort_values(ascending=False, kind="stable").index
+        return table[["item_id", "title", "score", *order]]
+
+    def _answer(self, requests: list[Request], allowed: BoolArray) -> list[Recommendation]:
+        histories = [self._history(request) for request in requests]
+        found, matrix = self._candidates(requests, histories, allowed)
+        empty = np.array([not len(h.events[0]) for h in histories])
+        scores = self._scores(matrix, empty)
+        order = np.lexsort((self._id_order[found.item_rows], -scores, found.query_rows))
+        bounds = np.searchsorted(found.query_rows[order], np.arange(len(requests) + 1))
+        ranks, names = _source_ranks(found)
+        return [
+            self._list(requests[k], histories[k], found, scores, order[bounds[k] : bounds[k + 1]], ranks, names, allowed)
+            for k in range(len(requests))
+        ]
+
+    def _scores(self, matrix: FeatureMatrix, empty: BoolArray) -> npt.NDArray[np.float64]:
+        """Rounded scores of all pairs; lists without a history go by popularity."""
+        scores = self.model.ranker.score(matrix)
+        if empty.any():
+            pairs = empty[matrix.query_rows]
+            chosen = FeatureMatrix(matrix.names, matrix.values[pairs], matrix.query_rows[pairs])
+            scores[pairs] = ByScoreRanker((self.model.fallback.name,)).score(chosen)
+        return np.round(scores, SCORE_DIGITS)
+
+    def _candidates(
+        self, requests: list[Request], histories: list[_History], allowed: BoolArray
+    ) -> tuple[Candidates, FeatureMatrix]:
+        built = self._build(histories)
+        blocked = self._blocked(requests, built)
+        per_source = self.model.settings.retrieval.per_source
+        mask = None if allowed.all() else allowed
+        return candidates_with_features(self.model.sources, self.model.features, built, per_source, blocked, mask)
+
+    def _list(
+        self,
+        request: Request,
+        history: _History,
+        found: Candidates,
+        scores: npt.NDArray[np.float64],
+        pairs: npt.NDArray[np.int64],
+        ranks: npt.NDArray[np.float32],
+        names: tuple[str, ...],
+        allowed: BoolArray,
+    ) -> Recommendation:
+        strategy, reason = self._strategy(request, history)
+        items = [
+            self._item(int(found.item_rows[p]), rank, float(scores[p]), _offered(ranks[p], names))
+            for rank, p in enumerate(pairs[: request.n], start=1)
+        ]
+        if len(items) < request.n:
+            lowest = float(scores[pairs[-1]]) if len(pairs) else 0.0
+            items += self._tail(request, history, found.item_rows[pairs], lowest, allowed)
+        return Recommendation(request.request_id, request.user, strategy, reason, tuple(items), history.unknown)
+
+    def _tail(
+        self, request: Request, history: _History, listed: npt.NDArray[np.int64], lowest: float, allowed: BoolArray
+    ) -> list[RecommendedItem]:
+        """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
+        one = self._build([history])
+        blocked = self._blocked([request], one) + _marks([listed], one.num_items)
+        top = self.model.fallback.scores(one)[""].top(request.n - len(listed), blocked.tocsr(), allowed)
+        return [
+            self._item(int(row), len(listed) + k, round(lowest - 1e-3 * k, SCORE_DIGITS), (self.model.fallback.name,))
+            for k, row in enumerate(top.item_rows, start=1)
+        ]
+
+    def _item(self, row: int, rank: int, score: float, sources: tuple[str, ...]) -> RecommendedItem:
+        return RecommendedItem(self._ids[row], rank, score, self._titles[row], sources)
+
+    def _strategy(self, request: Request, history: _History) -> tuple[str, str]:
+        """Which path answers, and why where it is not the ranker's."""
+        if len(history.events[0]):
+            kind = self.model.ranker.kind
+            if kind == "lambdamart":
+                return "ranked", ""
+            return "by_score", str(self.model.report.get("ranker_reason", "the settings say so"))
+        if history.unknown:
+            return "popular", f"none of the {history.unknown} items of the history is in the catalogue"
+        if request.user is None or request.history is not None:
+            return "popular", "a guest without a history"
+        if history.known_user:
+            return "popular", f"user {request.user!r} has no event before the time asked for"
+        return "popular", f"user {request.user!r} has never been seen"
+
+    def _check(self, request: Request) -> None:
+        limit = self.model.settings.serve.max_n
+        if not 1 <= request.n <= limit:
+            raise RequestError("n", f"n must be between 1 and {limit} (setting serve.max_n), but is {request.n}")
+        if request.at is not None and not np.isfinite(request.at):
+            raise RequestError("at", f"at must be a time in unix seconds, but is {request.at}")
+
+    def _history(self, request: Request) -> _History:
+        """The request's own history or the stored one, then `recent`."""
+        as_of = self._clock() if request.at is None else request.at
+        known_user = request.user is not None and request.user in self.model.users
+        unknown = 0
+        if request.history is not None:
+            events, clocked, unknown = self._own_history(request)
+        else:
+            events, clocked = self._stored_history(request.user if known_user else None, as_of)
+        if request.recent:
+            events, missing = self._with_recent(events, request.recent, as_of if clocked else 0.0)
+            unknown += missing
+        limit = self.model.settings.events.history_limit
+        events = (events[0][-limit:], events[1][-limit:], events[2][-limit:])
+        return _History(events, clocked, as_of if self.model.histories.has_clock else np.nan, unknown, known_user)
+
+    def _own_history(self, request: Request) -> tuple[Triple, bool, int]:
+        history = request.history or ()
+        rows = self.model.catalogue.items.rows([event.item_id for event in history])
+        known = rows >= 0
+        stamps = [event.timestamp for event in history]
+        clocked = self.model.histories.has_clock and all(stamp is not None for stamp in stamps)
+        orders = np.array(stamps, np.float64) if clocked else np.arange(len(history), dtype=np.float64)
+        if not clocked and len(stamps) and all(stamp is not None for stamp in stamps):
+            orders = np.array(stamps, np.float64)
+        weights = np.array([self._kind_weight(event.event) for event in history], np.float32)
+        order = np.argsort(orders[known], kind="stable")
+        events = (rows[known][order], orders[known][order], weights[known][order])
+        return events, clocked, int((~known).sum())
+
+    def _stored_history(self, user: str | None, as_of: float) -> tuple[Triple, bool]:
+        stored = self.model.histories
+        if user is None:
+            return (np.empty(0, np.int64), np.empty(0), np.empty(0, np.float32)), stored.has_clock
+        row = self.model.users.row(user)
+        span = slice(int(stored.indptr[row]), int(stored.indptr[row + 1]))
+        rows, times, weights = stored.item_rows[span].astype(np.int64), stored.times[span], stored.weights[span]
+        if stored.has_clock:
+            stop = int(np.searchsorted(times, as_of, side="left"))
+            rows, times, weights = rows[:stop], times[:stop], weights[:stop]
+        return (rows, np.asarray(times), np.asarray(weights)), stored.has_clock
+
+    def _with_recent(self, events: Triple, recent: tuple[str, ...], as_of: float) -> tuple[Triple, int]:
+        """`recent` as moments of their own behind the newest event, a second apart up to the time of the list."""
+        rows = self.model.catalogue.items.rows(list(recent))
+        known = rows[rows >= 0]
+        newest = float(events[1][-1]) if len(events[1]) else -np.inf
+        first = max(newest, as_of - len(known) - 1)
+        orders = first + 1.0 + np.arange(len(known))
+        added = (known, orders, np.ones(len(known), np.float32))
+        joined = tuple(np.concatenate([old, new]) for old, new in zip(events, added, strict=True))
+        return (joined[0], joined[1], joined[2]), int(len(recent) - len(known))
+
+    def _kind_weight(self, kind: str) -> float:
+        """The weight that training gave the event type; a bare id counts as the strongest."""
+        weights = self.model.kind_weights
+        return 1.0 if kind == HISTORY_EVENT else float(weights.get(kind, weights.get("", 1.0)))
+
+    def _build(self, histories: list[_History]) -> Histories:
+        rows, orders, weights = zip(*(h.events for h in histories), strict=True) if histories else ((), (), ())
+        as_of = np.array([h.as_of for h in histories])
+        clocked = np.array([h.clocked for h in histories], bool)
+        return Histories.build(rows, orders, weights, as_of, len(self._ids), clocked)
+
+    def _blocked(self, requests: list[Request], histories: Histories) -> sp.csr_matrix:
+        """What each list must not hold: the history (unless told otherwise) and what the request excludes."""
+        default = self.model.settings.serve.exclude_seen
+        hide = np.array([default if r.exclude_seen is None else r.exclude_seen for r in requests], np.int8)
+        excluded = [self.model.catalogue.items.rows(list(r.exclude)) for r in requests]
+        marked = histories.seen.multiply(hide[:, None]) + _marks([rows[rows >= 0] for rows in excluded], histories.num_items)
+        return marked.tocsr()
+
+    def _compute_mask(self, filters: tuple[tuple[str, str], ...]) -> BoolArray:
+        """(n_items,) bool: available, and for each filtered column one of its values matches."""
+        mask = self._available.copy()
+        for column in dict.fromkeys(name for name, _ in filters):
+            values = {value for name, value in filters if name == column}
+            mask &= self._matches(column, values)
+        return mask
+
+    def _matches(self, column: str, values: set[str]) -> BoolArray:
+        frame = self.model.catalogue.frame
+        if column not in frame:
+            raise RequestError("filter", f"unknown column {column!r}; allowed are {', '.join(map(str, frame.columns))}")
+        series = frame[column]
+        if pd.api.types.is_bool_dtype(series):
+            return series.isin([value.lower() in {"true", "1", "yes"} for value in values]).to_numpy(bool)
+        if pd.api.types.is_numeric_dtype(series):
+            return series.isin([_number(column, value) for value in values]).to_numpy(bool)
+        matched = [not values.isdisjoint(v) if isinstance(v, tuple) else v in values for v in series]
+        return np.array(matched, bool)
+
+
+def _number(column: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise RequestError("filter", f"column {column!r} holds numbers, but the filter asks for {value!r}") from None
+
+
+def _marks(rows: list[npt.NDArray[np.int64]], num_items: int) -> sp.csr_matrix:
+    """(n, num_items) int8 with a 1 at each list's rows."""
+    distinct = [np.unique(r) for r in rows]
+    indptr = np.concatenate([[0], np.cumsum([len(r) for r in distinct])])
+    columns: Any = np.concatenate(distinct) if distinct else np.empty(0, np.int64)
+    return sp.csr_matrix((np.ones(len(columns), np.int8), columns, indptr), shape=(len(rows), num_items))
+
+
+def _source_ranks(found: Candidates) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """(n_pairs, n_sources) ranks and the sources' names."""
+    names = tuple(name.removesuffix(":rank") for name in found.columns if name.endswith(":rank"))
+    return np.stack([found.columns[f"{name}:rank"] for name in names], axis=1), names
+
+
+def _offered(ranks: npt.NDArray[np.float32], names: tuple[str, ...]) -> tuple[str, ...]:
+    """The sources that offered the item, the one that ranks it highest first."""
+    order = np.argsort(ranks, kind="stable")
+    return tuple(names[k] for k in order if not np.isnan(ranks[k]))

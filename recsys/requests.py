@@ -1,0 +1,60 @@
+"""What is asked and what is answered, whoever asks: HTTP, batch or a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HISTORY_EVENT = "interaction"
+
+
+@dataclass(frozen=True)
+class HistoryEvent:
+    """One event of a request's own history; `timestamp` unix seconds, None where only the order is known."""
+
+    item_id: str
+    event: str = HISTORY_EVENT
+    timestamp: float | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One list to make.
+
+    `history` (oldest first) replaces what is stored of the user, `()` is a guest; None takes the stored history. `recent` is
+    added after it. `at` is the time the list is for, unix seconds (None: now when serving, the newest known event in batch).
+    `filters` maps a column to the values of which one must match. `n` is the length of the list.
+    """
+
+    request_id: str = ""
+    user: str | None = None
+    history: tuple[HistoryEvent, ...] | None = None
+    recent: tuple[str, ...] = ()
+    at: float | None = None
+    n: int = 10
+    exclude_seen: bool | None = None
+    exclude: tuple[str, ...] = ()
+    filters: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """One item of a list: `rank` 1 is the best, `sources` the candidate sources that offered it, the first one first."""
+
+    item_id: str
+    rank: int
+    score: float
+    title: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer to one request. `strategy` says which path answered, `reason` why where it is a fallback;
+    `unknown_history_items` counts history items that are not in the catalogue (they are ignored)."""
+
+    request_id: str
+    user: str | None
+    strategy: str
+    reason: str
+    items: tuple[RecommendedItem, ...]
+    unknown_history_items: int = 0

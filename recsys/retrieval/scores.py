@@ -1,0 +1,149 @@
+"""What a source answers: scores of n histories over the whole catalogue, held in the cheapest exact form.
+
+Every form gives the same numbers however requests are grouped: a row never depends on the other rows of its batch. Sparse
+products are accumulated row by row; dense products are exact because both sides lie on a grid (`features.grid`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from features.runs import runs
+from features.tables import BoolArray, IntArray
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Top:
+    """The best items of each history: flat (query_rows, item_rows) pairs, best first within a history."""
+
+    query_rows: npt.NDArray[np.int64]
+    item_rows: npt.NDArray[np.int64]
+
+
+class Scores(Protocol):
+    """Scores of n histories over all items."""
+
+    def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
+        """The `n` best items a history, fewer where a source knows fewer; never one that `blocked` (n_histories, n_items)
+        marks, and only `allowed` (n_items,) ones where that is given."""
+        ...
+
+    def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:
+        """The score of each (history, item) pair, float32; 0 where the source has no opinion."""
+        ...
+
+
+@dataclass(frozen=True)
+class SparseScores:
+    """Scores in a CSR matrix (n_histories, n_items); absent = 0 = no opinion."""
+
+    matrix: sp.csr_matrix
+
+    def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
+        """See `Scores.top`; only items with a positive score."""
+        queries, items = [], []
+        m = self.matrix
+        for row in range(m.shape[0]):
+            columns = m.indices[m.indptr[row] : m.indptr[row + 1]]
+            values = m.data[m.indptr[row] : m.indptr[row + 1]]
+            keep = values > 0
+            if allowed is not None:
+                keep &= allowed[columns]
+            seen = blocked.indices[blocked.indptr[row] : blocked.indptr[row + 1]]
+            if len(seen):
+                keep &= ~np.isin(columns, seen)
+            best = _best(values[keep], columns[keep], n)
+            items.append(best)
+            queries.append(np.full(len(best), row))
+        return Top(_joined(queries), _joined(items))
+
+    def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:
+        """See `Scores.at`."""
+        dense = np.zeros(self.matrix.shape[1], np.float32)
+        out = np.empty(len(query_rows), np.float32)
+        m = self.matrix
+        for row, pairs in runs(query_rows):
+            columns = m.indices[m.indptr[row] : m.indptr[row + 1]]
+            dense[columns] = m.data[m.indptr[row] : m.indptr[row + 1]]
+            out[pairs] = dense[item_rows[pairs]]
+            dense[columns] = 0.0
+        return out
+
+
+@dataclass(frozen=True)
+class InnerProductScores:
+    """Scores `scale * queries @ items.T`, both on their grid; a zero query has no opinion. `item_mask`: the source's own items."""
+
+    queries: F32
+    items: F32
+    scale: F32
+    item_mask: BoolArray | None = None
+
+    def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
+        """See `Scores.top`."""
+        values = self.queries @ self.items.T
+        out_of_reach = None
+        for mask in (self.item_mask, allowed):
+            if mask is not None:
+                out_of_reach = ~mask if out_of_reach is None else out_of_reach | ~mask
+        if out_of_reach is not None:
+            values[:, out_of_reach] = -np.inf
+        queries, items = [], []
+        for row in np.flatnonzero(self.queries.any(axis=1)):
+            values[row, blocked.indices[blocked.indptr[row] : blocked.indptr[row + 1]]] = -np.inf
+            best = _best(values[row], None, n)
+            best = best[values[row, best] > -np.inf]
+            items.append(best)
+            queries.append(np.full(len(best), row))
+        return Top(_joined(queries), _joined(items))
+
+    def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:
+        """See `Scores.at`."""
+        dots = np.einsum("ij,ij->i", self.queries[query_rows], self.items[item_rows])
+        return np.asarray(dots * self.scale[query_rows], np.float32)
+
+
+@dataclass(frozen=True)
+class SharedScores:
+    """The same score for everybody: `values` (n_items,) float32 and `order`, the items best first."""
+
+    values: F32
+    order: npt.NDArray[np.int64]
+    num_queries: int
+
+    def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
+        """See `Scores.top`."""
+        order = self.order if allowed is None else self.order[allowed[self.order]]
+        queries, items = [], []
+        for row in range(self.num_queries):
+            seen = blocked.indices[blocked.indptr[row] : blocked.indptr[row + 1]]
+            head = order[: n + len(seen)]
+            best = head[~np.isin(head, seen)][:n] if len(seen) else head[:n]
+            items.append(best)
+            queries.append(np.full(len(best), row))
+        return Top(_joined(queries), _joined(items))
+
+    def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:  # noqa: ARG002  (the same for every history)
+        """See `Scores.at`."""
+        return np.asarray(self.values[item_rows], np.float32)
+
+
+def _best(values: F32, columns: IntArray | None, n: int) -> npt.NDArray[np.int64]:
+    """The columns of the n largest values, best first, ties by column."""
+    if len(values) > n:
+        part = np.argpartition(-values, n - 1)[:n] if n else np.empty(0, np.int64)
+    else:
+        part = np.arange(len(values))
+    names = part if columns is None else columns[part]
+    return np.asarray(names[np.lexsort((names, -values[part]))], np.int64)
+
+
+def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

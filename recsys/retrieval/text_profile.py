@@ -1,0 +1,52 @@
+"""What the user has read lately, as text: the recency-weighted mean of the history's text embeddings, by cosine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from features.grid import on_grid
+from features.histories import Histories
+from features.settings import Settings
+from recsys.retrieval.base import FitData
+from recsys.retrieval.scores import F32, InnerProductScores, Scores
+
+
+class TextProfileSettings(Settings):
+    """Settings of the text profile source; a tuple of several values is chosen from on a held-out window."""
+
+    half_life: tuple[float | None, ...] = (5.0, 2.0, 0.7)
+    history_limit: int = 50
+
+
+@dataclass(frozen=True)
+class TextProfileSource:
+    """`embeddings` (n_items, embedding_size) float32 unit rows on the item grid, zero rows where there is no text."""
+
+    name: ClassVar[str] = "text_profile"
+    embeddings: npt.NDArray[np.float32]
+    half_life: float | None
+    history_limit: int
+
+    @classmethod
+    def fit(cls, data: FitData, settings: TextProfileSettings) -> Self | None:
+        """None where the catalogue has no text."""
+        if data.embeddings is None:
+            return None
+        return cls(data.embeddings, settings.half_life[0], settings.history_limit)
+
+    def scores(self, histories: Histories) -> dict[str, Scores]:
+        """Cosine of the profile and each item."""
+        queries = profiles(self.embeddings, histories, self.half_life, self.history_limit)
+        return {"": InnerProductScores(queries, self.embeddings, np.ones(len(histories), np.float32))}
+
+
+def profiles(embeddings: F32, histories: Histories, half_life: float | None, history_limit: int) -> F32:
+    """(n, embedding_size) float32 unit vectors on the query grid: weighted means of the history's embeddings; zero rows where
+    the history holds no text."""
+    sums = np.asarray(histories.weighted(half_life, history_limit) @ embeddings, np.float32)
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    return on_grid(sums / np.where(norms > 1e-6, norms, 1.0), items=False)

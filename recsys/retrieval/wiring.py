@@ -1,0 +1,36 @@
+"""The list of candidate sources: a new one is one file and one line in each place here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from features.settings import Settings
+from recsys.retrieval.als import AlsSettings, AlsSource
+from recsys.retrieval.linear import LinearSettings, LinearSource
+from recsys.retrieval.neighbours import NeighboursSettings, NeighboursSource
+from recsys.retrieval.new_items import NewItemsSettings, NewItemsSource
+from recsys.retrieval.popularity import PopularitySettings, PopularitySource
+from recsys.retrieval.text_profile import TextProfileSettings, TextProfileSource
+from recsys.retrieval.transitions import TransitionsSettings, TransitionsSource
+
+SOURCES: dict[str, type[Any]] = {
+    source.name: source
+    for source in (
+        LinearSource, TransitionsSource, NeighboursSource, AlsSource, TextProfileSource, NewItemsSource, PopularitySource
+    )
+}  # fmt: skip
+"""Source name -> class (see `CandidateSource`), in the order in which ties between sources are broken."""
+
+
+class RetrievalSettings(Settings):
+    """Each source's settings, under the source's name, and how many candidates each gives."""
+
+    per_source: int = 100
+    """Candidates of each source; the union of them is what the ranker orders."""
+    linear: LinearSettings = LinearSettings()
+    transitions: TransitionsSettings = TransitionsSettings()
+    neighbours: NeighboursSettings = NeighboursSettings()
+    als: AlsSettings = AlsSettings()
+    text_profile: TextProfileSettings = TextProfileSettings()
+    new_items: NewItemsSettings = NewItemsSettings()
+    popularity: PopularitySettings = PopularitySettings()

@@ -1,0 +1,166 @@
+"""A request as JSON, checked: what batch files hold one of a line and `POST /recommend` takes."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from recsys.errors import RequestError
+from recsys.requests import HISTORY_EVENT, HistoryEvent, Request
+from recsys.settings import ServeSettings
+
+_LATEST = 253_402_300_799  # the year 9999: a larger number is milliseconds, not seconds
+_SHOWN = 80
+"""Characters of a caller's value that an error repeats."""
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no id or value may")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
+UnixTime = Annotated[float, Field(ge=-_LATEST, le=_LATEST, allow_inf_nan=False)]
+FilterPairs = tuple[tuple[str, str], ...]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class HistoryEntry(_Strict):
+    """One event of a request's own history; a bare id stands for an object with `item_id` alone."""
+
+    item_id: Text
+    event: Text | None = None
+    timestamp: UnixTime | None = None
+
+
+class RequestBody(_Strict):
+    """What may be asked. `filter` is {"column": value or [values]}, "column:value" or a list of those."""
+
+    request_id: Text | None = None
+    user: Text | None = None
+    history: list[HistoryEntry] | None = None
+    recent: list[Text] = []
+    at: UnixTime | None = None
+    n: int | None = Field(default=None, ge=1)
+    exclude_seen: bool | None = None
+    exclude: list[Text] = []
+    filter: FilterPairs = ()
+
+    @field_validator("history", mode="before")
+    @classmethod
+    def _bare_ids(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [{"item_id": entry} if isinstance(entry, str) else entry for entry in value]
+
+    @field_validator("filter", mode="before")
+    @classmethod
+    def _filter_pairs(cls, value: Any) -> FilterPairs:
+        if value is None:
+            return ()
+        if isinstance(value, dict):
+            return tuple(
+                (_text(column), _text(one)) for column, given in value.items() for one in _values(column, given)
+            )
+        return tuple(_split(one) for one in (value if isinstance(value, list) else [value]))
+
+    def to_request(self, limits: ServeSettings, *, n: int = 10, request_id: str = "") -> Request:
+        """The request, with `n` and `request_id` where it names none; RequestError where it is beyond the `limits`."""
+        history = self.history
+        request = Request(
+            request_id=self.request_id or request_id,
+            user=self.user,
+            history=None if history is None else tuple(_event(entry) for entry in history),
+            recent=tuple(self.recent),
+            at=self.at,
+            n=self.n or n,
+            exclude_seen=self.exclude_seen,
+            exclude=tuple(self.exclude),
+            filters=self.filter,
+        )
+        check_limits(request, limits)
+        return request
+
+
+def parse_body(text: bytes | str) -> RequestBody:
+    """The body that a JSON text holds; RequestError names the key and the value that can't be used."""
+    try:
+        return RequestBody.model_validate_json(text)
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def check_limits(request: Request, limits: ServeSettings) -> None:
+    """RequestError where a list is too long or an id is."""
+    if not 1 <= request.n <= limits.max_n:
+        raise RequestError("n", f"n={request.n}: must be between 1 and {limits.max_n} (setting serve.max_n)")
+    given = {
+        "request_id": [request.request_id],
+        "user": [request.user or ""],
+        "history": [event.item_id for event in request.history or ()],
+        "recent": request.recent,
+        "exclude": request.exclude,
+    }
+    for name, ids in given.items():
+        longest = max(map(len, ids), default=0)
+        if longest > limits.max_id_length:
+            raise RequestError(
+                name,
+                f"{name} holds an id of {longest} characters; at most {limits.max_id_length} are allowed"
+                " (setting serve.max_id_length)",
+            )
+
+
+def _event(entry: HistoryEntry) -> HistoryEvent:
+    return HistoryEvent(entry.item_id, entry.event or HISTORY_EVENT, entry.timestamp)
+
+
+def _values(column: str, given: Any) -> list[Any]:
+    values = given if isinstance(given, list) else [given]
+    if not values:
+        raise ValueError(f"column {column!r} must name at least one value")
+    return values
+
+
+def _text(value: Any) -> str:
+    """A filter's column or value as text; a number or truth value is written as JSON writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return repr(value)
+    if not isinstance(value, str) or not value:
+        raise ValueError("columns are non-empty strings; values are non-empty strings, numbers, true or false")
+    return _without_nul(value)
+
+
+def _split(value: Any) -> tuple[str, str]:
+    column, colon, wanted = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not (column and colon and wanted):
+        raise ValueError('expected {"column": "value"} or "column:value", for example {"category": "Books"}')
+    return _without_nul(column), _without_nul(wanted)
+
+
+def _refusal(error: ValidationError) -> RequestError:
+    """The first problem in words; a problem of the whole text (no JSON, no object) has the parameter "body"."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = HistoryEntry if len(first["loc"]) > 1 else RequestBody
+        return RequestError(path, f"unknown key {path[:_SHOWN]!r}; allowed are {', '.join(known.model_fields)}")
+    message = first["msg"].removeprefix("Value error, ")
+    if not path:
+        return RequestError("body", f"not a JSON object: {message}")
+    shown = "" if first["type"] == "missing" else f"={_shown(first['input'])}"
+    hint = "; times are unix seconds" if path.split(".")[-1] in ("at", "timestamp") else ""
+    return RequestError(str(first["loc"][0]), f"{path}{shown}: {message}{hint}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,232 @@
+"""Honest splits: what may be learned from, what is asked, and what the right answers are.
+
+static  one list a user at the time T, the 90 % quantile of all event times; truth = the user's new items from T on.
+live    the same T. One list before each moment at which a user acts (all events of one user with one timestamp are one
+        moment: they have no order), from the history strictly before it; truth = the new items of that moment.
+loo     leave-one-out by each user's own order; truth = the last new item, and training sees all but the last two.
+
+New means not in the history, whatever the event. Every request carries its history and leaves it out of the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from features.runs import rank_in_run, run_lengths, run_starts
+from features.tables import BoolArray, Clock, Dataset, Events, FloatArray
+from recsys.errors import SettingsError
+from recsys.requests import HistoryEvent, Request
+
+TaskKind = Literal["static", "live", "loo"]
+TASKS: tuple[TaskKind, ...] = ("static", "live", "loo")
+LIST_LENGTH = 50
+"""Length of the lists that are asked for: the longest cut-off of the metrics."""
+_Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """`train` is all that a model may learn from. `requests`, `truths` (item ids) and `users` have one entry a query;
+    `cold` are the items of the catalogue without a training event; `cut` is T in unix seconds, None for loo."""
+
+    kind: TaskKind
+    train: Dataset
+    requests: tuple[Request, ...]
+    truths: tuple[frozenset[str], ...]
+    users: tuple[str, ...]
+    cold: frozenset[str]
+    cut: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+
+def split(dataset: Dataset, task: str | None = None, quantile: float = 0.9, per_user: int = 10) -> EvaluationTask:
+    """The task of that kind (None: live with a clock, else loo) over all of the data set's events.
+
+    `quantile` sets T; a user has at most `per_user` queries in `live`, at the earliest moments. Queries are ordered by
+    user row, then time. SettingsError where the kind is unknown or needs a clock that the data lack.
+    """
+    kind = _kind(dataset.events, task)
+    if kind == "loo":
+        return _leave_one_out(dataset)
+    return _by_time(dataset, kind, quantile, per_user)
+
+
+def _kind(events: Events, task: str | None) -> TaskKind:
+    if task is None:
+        return "live" if events.has_clock else "loo"
+    for kind in TASKS:
+        if kind == task:
+            break
+    else:
+        raise SettingsError(f"task {task!r} is not known; allowed are {', '.join(TASKS)}")
+    if kind != "loo" and not events.has_clock:
+        raise SettingsError(
+            f"task {task!r} needs a clock, but the events have no timestamp, only each user's own order; use loo"
+        )
+    return kind
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """Events by user, then time; events of one moment keep the order of the file. `rows` are their positions in the
+    data set's events, `is_new` marks the first event of each (user, item)."""
+
+    rows: _Rows
+    users: npt.NDArray[np.integer]
+    items: npt.NDArray[np.integer]
+    times: FloatArray
+    is_new: BoolArray
+
+    @classmethod
+    def of(cls, events: Events, num_items: int) -> Self:
+        rows = np.lexsort((events.times, events.user_rows))
+        users, items = events.user_rows[rows], events.item_rows[rows]
+        is_new = np.zeros(len(rows), dtype=bool)
+        is_new[np.unique(users.astype(np.int64) * num_items + items, return_index=True)[1]] = True
+        return cls(rows, users, items, events.times[rows], is_new)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, mask: BoolArray) -> _Timeline:
+        return _Timeline(self.rows[mask], self.users[mask], self.items[mask], self.times[mask], self.is_new[mask])
+
+    @cached_property
+    def user_starts(self) -> _Rows:
+        """The position of each user's first event, one entry a user that has any."""
+        return run_starts(self.users)
+
+    @cached_property
+    def moment_starts(self) -> _Rows:
+        """The position of each moment's first event."""
+        new = np.ones(len(self), dtype=bool)
+        new[1:] = (np.diff(self.users) != 0) | (np.diff(self.times) != 0)
+        return np.flatnonzero(new)
+
+    @cached_property
+    def own_start(self) -> _Rows:
+        """For each event, the position of its user's first event."""
+        return np.repeat(self.user_starts, run_lengths(self.users))
+
+    def num_new(self, starts: _Rows, stops: _Rows) -> _Rows:
+        """How many events are new in each range of positions."""
+        running = np.concatenate([[0], np.cumsum(self.is_new)])
+        counts: _Rows = running[stops] - running[starts]
+        return counts
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """For each query, positions in a timeline: its history is starts:stops, its truth the new events of stops:ends."""
+
+    starts: _Rows
+    stops: _Rows
+    ends: _Rows
+    at: FloatArray
+
+    def select(self, mask: BoolArray) -> _Queries:
+        return _Queries(self.starts[mask], self.stops[mask], self.ends[mask], self.at[mask])
+
+
+def _by_time(dataset: Dataset, kind: TaskKind, quantile: float, per_user: int) -> EvaluationTask:
+    events = dataset.events
+    cut = float(np.quantile(events.times, quantile)) if len(events) else 0.0
+    timeline = _Timeline.of(events, len(dataset.catalogue))
+    queries = _at_the_cut(timeline, cut) if kind == "static" else _before_moments(timeline, cut)
+    queries = queries.select((queries.stops > queries.starts) & (timeline.num_new(queries.stops, queries.ends) > 0))
+    if kind == "live":
+        queries = queries.select(rank_in_run(queries.starts) < per_user)
+    return _task(kind, dataset, events.before(cut), timeline, queries, cut)
+
+
+def _at_the_cut(timeline: _Timeline, cut: float) -> _Queries:
+    starts = timeline.user_starts
+    ends = _stops(starts, len(timeline))
+    passed = np.concatenate([[0], np.cumsum(timeline.times < cut)])
+    stops = starts + passed[ends] - passed[starts]
+    return _Queries(starts, stops, ends, np.full(len(starts), cut))
+
+
+def _before_moments(timeline: _Timeline, cut: float) -> _Queries:
+    stops = timeline.moment_starts
+    ends = _stops(stops, len(timeline))
+    queries = _Queries(timeline.own_start[stops], stops, ends, timeline.times[stops])
+    return queries.select(np.asarray(queries.at >= cut))
+
+
+def _leave_one_out(dataset: Dataset) -> EvaluationTask:
+    """Each user's distinct items by first touch. Of data with a clock, too, only the order is used: users are cut at
+    different times, so a clock shared between them would show the future of one in the past of another."""
+    timeline = _Timeline.of(dataset.events, len(dataset.catalogue))
+    timeline = timeline.select(timeline.is_new)
+    starts = timeline.user_starts
+    ends = _stops(starts, len(timeline))
+    queries = _Queries(starts, ends - 1, ends, np.full(len(starts), np.nan)).select(ends - starts >= 3)
+    place = rank_in_run(timeline.users)
+    length = np.repeat(ends - starts, ends - starts)
+    kept = np.flatnonzero(place < length - np.where(length >= 3, 2, 1))
+    kept = kept[np.argsort(place[kept], kind="stable")]
+    train = _reordered(dataset.events, timeline.rows[kept], place[kept].astype(np.float64), "sequence")
+    return _task("loo", dataset, train, timeline, queries, None)
+
+
+def _reordered(events: Events, rows: _Rows, times: FloatArray, clock: Clock) -> Events:
+    extra = events.extra.iloc[rows].reset_index(drop=True) if len(events.extra) else events.extra
+    return Events(
+        events.user_rows[rows], events.item_rows[rows], events.kinds[rows], times, events.values[rows],
+        events.kind_names, clock, extra,
+    )  # fmt: skip
+
+
+def _task(
+    kind: TaskKind, dataset: Dataset, train: Events, timeline: _Timeline, queries: _Queries, cut: float | None
+) -> EvaluationTask:
+    ids = dataset.catalogue.items.ids
+    has_events = np.zeros(len(ids), dtype=bool)
+    has_events[train.item_rows] = True
+    users = tuple(str(user) for user in dataset.users.ids[timeline.users[queries.starts]])
+    histories = _histories(dataset, timeline, queries, with_times=cut is not None)
+    requests = tuple(
+        Request(str(n), user, history, at=None if cut is None else at, n=LIST_LENGTH, exclude_seen=True)
+        for n, (user, history, at) in enumerate(zip(users, histories, queries.at.tolist(), strict=True))
+    )
+    truths = tuple(_truths(dataset, timeline, queries))
+    return EvaluationTask(kind, dataset.with_events(train), requests, truths, users, frozenset(ids[~has_events]), cut)
+
+
+def _histories(
+    dataset: Dataset, timeline: _Timeline, queries: _Queries, *, with_times: bool
+) -> Iterator[tuple[HistoryEvent, ...]]:
+    """One history a query. A user's queries share their events: histories of 1.5 million events then fit in memory."""
+    ids, kind_names = dataset.catalogue.items.ids, dataset.events.kind_names
+    for start, stops in groupby(
+        zip(queries.starts.tolist(), queries.stops.tolist(), strict=True), key=lambda pair: pair[0]
+    ):
+        lengths = [stop - start for _, stop in stops]
+        own = slice(start, start + lengths[-1])
+        kinds = dataset.events.kinds[timeline.rows[own]].tolist()
+        times = timeline.times[own].tolist() if with_times else [None] * len(kinds)
+        items = ids[timeline.items[own]]
+        made = [HistoryEvent(i, kind_names[k], t) for i, k, t in zip(items, kinds, times, strict=True)]
+        yield from (tuple(made[:length]) for length in lengths)
+
+
+def _truths(dataset: Dataset, timeline: _Timeline, queries: _Queries) -> Iterator[frozenset[str]]:
+    ids = dataset.catalogue.items.ids
+    for stop, end in zip(queries.stops.tolist(), queries.ends.tolist(), strict=True):
+        yield frozenset(ids[timeline.items[stop:end][timeline.is_new[stop:end]]])
+
+
+def _stops(starts: _Rows, length: int) -> _Rows:
+    """The position after the last one of each run."""
+    stops: _Rows = np.append(starts[1:], length)[: len(starts)]
+    return stops

@@ -1,0 +1,188 @@
+"""train(): everything is fitted on honest time splits, then once more on all events."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.builder import FeatureBuilder
+from features.encoder import TextEncoder
+from features.finetune import finetune, next_item_pairs
+from features.grid import on_grid
+from features.interactions import event_weights
+from features.settings import Settings as ComponentSettings
+from features.tables import Dataset, Events
+from ranking.base import Ranker
+from ranking.by_score import ByScoreRanker
+from ranking.examples import RankingExamples
+from ranking.lambdamart import LambdaMartRanker
+from recsys.choosing import choose_settings, first_choice
+from recsys.examples import compare, fit_sources, held_out_lists, window_examples
+from recsys.model import FittedModel, StoredHistories
+from recsys.retrieval.base import FitData
+from recsys.retrieval.popularity import PopularitySource
+from recsys.retrieval.wiring import SOURCES
+from recsys.settings import Settings
+from recsys.threads import limit_threads
+from recsys.windows import LabelWindow, label_windows
+
+logger = logging.getLogger(__name__)
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass
+class _Run:
+    """One training run: its inputs, and the report it writes as it goes."""
+
+    dataset: Dataset
+    settings: Settings
+    report: dict[str, Any] = field(default_factory=lambda: {"seconds": {}})
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Log a stage and count its seconds."""
+        logger.info("%s ...", name)
+        started = time.perf_counter()
+        yield
+        seconds = self.report["seconds"]
+        seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 2)
+        logger.info("%s: %.1f s", name, time.perf_counter() - started)
+
+    def fit_data(self, events: Events, as_of: float, embeddings: F32 | None) -> FitData:
+        """What sources may learn from when `events` are all that is known."""
+        return FitData(
+            self.dataset.catalogue, events, len(self.dataset.users), self.settings.events, as_of, embeddings,
+            self.settings.seed, self.settings.threads,
+        )  # fmt: skip
+
+
+def train(dataset: Dataset, settings: Settings | None = None) -> FittedModel:
+    """Fit encoder, sources, features and ranker on `dataset`; see `FittedModel`. Deterministic for one seed and thread count."""
+    run = _Run(dataset, settings or Settings())
+    with limit_threads(run.settings.threads):
+        return _train(run)
+
+
+def _train(run: _Run) -> FittedModel:
+    dataset, settings = run.dataset, run.settings
+    events = dataset.events
+    with run.stage("windows"):
+        windows = label_windows(events, len(dataset.catalogue), settings.examples, settings.events, settings.seed)
+    encoder, embeddings = _text(run, windows[-1].known if windows else events)
+    with run.stage("choose source settings"):
+        chosen = _choose(run, windows, embeddings)
+    ranker = _fit_ranker(run, windows, chosen, embeddings)
+    with run.stage("refit sources on everything"):
+        data = run.fit_data(events, _end(events), embeddings)
+        sources = fit_sources(chosen, data)
+        features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
+        fallback = PopularitySource.fit(data, chosen.get("popularity", settings.retrieval.popularity))
+    return FittedModel(
+        dataset.catalogue, dataset.users, _stored(dataset, data.weights), sources, fallback, features, ranker, settings,
+        _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report,
+    )  # fmt: skip
+
+
+def _end(events: Events) -> float:
+    return float(events.times.max()) if events.has_clock and len(events) else 0.0
+
+
+def _text(run: _Run, known: Events) -> tuple[TextEncoder | None, F32 | None]:
+    """The encoder, fine-tuned on what was known before the first label window, and the catalogue's embeddings."""
+    settings = run.settings
+    texts = run.dataset.catalogue.texts(settings.encoder.text_columns)
+    if settings.encoder.model == "none" or not any(text.strip() for text in texts):
+        run.report["encoder"] = {"kept": "none", "reason": "switched off" if any(texts) else "the catalogue has no text"}
+        return None, None
+    with run.stage("load encoder"):
+        encoder = TextEncoder.from_settings(settings.encoder)
+    if settings.finetune.enabled and len(known):
+        with run.stage("fine-tune encoder"):
+            pairs = next_item_pairs(known, event_weights(known, settings.events))
+            result = finetune(encoder, texts, pairs, settings.finetune, settings.seed)
+        encoder = result.encoder
+        run.report["encoder"] = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "encoder"}
+    with run.stage("embed catalogue"):
+        return encoder, on_grid(encoder.encode(texts), items=True)
+
+
+def _choose(run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None) -> dict[str, ComponentSettings]:
+    """Each source's settings, chosen on the oldest window, which fits the least data."""
+    offered = {name: getattr(run.settings.retrieval, name) for name in run.settings.sources}
+    if not windows:
+        return {name: first_choice(settings) for name, settings in offered.items()}
+    window = windows[-1]
+    data = run.fit_data(window.known, window.as_of, embeddings)
+    choices = {name: choose_settings(SOURCES[name], settings, data, window) for name, settings in offered.items()}
+    run.report["sources"] = {name: choice.report() for name, choice in choices.items()}
+    return {name: choice.settings for name, choice in choices.items()}
+
+
+def _fit_ranker(
+    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
+) -> Ranker:
+    """LambdaMART on the windows' examples, or the best source's order where that can't be learned or is no better."""
+    settings = run.settings
+    by_choice = sorted(chosen, key=lambda name: -(run.report.get("sources", {}).get(name, {}).get("window_ndcg@10") or 0.0))
+    if settings.ranker == "by_score":
+        return _by_score(run, by_choice, "the settings say so")
+    num_lists = sum(len(window) for window in windows)
+    if num_lists < settings.examples.min_lists:
+        return _by_score(run, by_choice, f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}")
+    with run.stage("make ranking examples"):
+        held_out = held_out_lists(windows, settings.lambdamart.share_held_out, settings.seed)
+        parts = [
+            window_examples(run.fit_data(w.known, w.as_of, embeddings), chosen, w, out, settings, number)
+            for number, (w, out) in enumerate(zip(windows, held_out, strict=True))
+        ]
+        train_part = RankingExamples.concatenate([part for part, _ in parts])
+        test_part = RankingExamples.concatenate([part for _, part in parts])
+        del parts
+    if min(len(train_part), len(test_part)) < 10:
+        return _by_score(run, by_choice, "the sources find too few of the labelled items")
+    with run.stage("fit ranker"):
+        stopped = LambdaMartRanker.fit(train_part, test_part, settings.lambdamart, settings.seed, settings.threads)
+    scores = compare(stopped, test_part)
+    best = max((name for name in scores if name != "ranker"), key=lambda name: scores[name])
+    run.report["ranker"] = {"held_out_ndcg@10": scores, "trees": stopped.num_trees, "train_lists": len(train_part), "held_out_lists": len(test_part)}
+    logger.info("held-out users, NDCG@10: ranker %.4f, best source %s %.4f", scores["ranker"], best, scores[best])
+    if scores["ranker"] < scores[best]:
+        return _by_score(run, [best, *by_choice], f"on held-out users the ranker ({scores['ranker']:.4f}) is no better than {best} ({scores[best]:.4f})")
+    with run.stage("fit ranker"):
+        everything = RankingExamples.concatenate([train_part, test_part])
+        final = LambdaMartRanker.fit_trees(everything, stopped.num_trees, settings.lambdamart, settings.seed, settings.threads)
+    run.report["ranker"]["gains"] = dict(list(final.gains().items())[:30])
+    return final
+
+
+def _by_score(run: _Run, order: Sequence[str], reason: str) -> ByScoreRanker:
+    run.report["ranker_reason"] = reason
+    logger.info("ranker: by the sources' own order (%s), because %s", ", ".join(dict.fromkeys(order)), reason)
+    return ByScoreRanker(tuple(dict.fromkeys(order)))
+
+
+def _stored(dataset: Dataset, weights: F32) -> StoredHistories:
+    events = dataset.events
+    order = np.lexsort((events.item_rows, events.times, events.user_rows))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(events.user_rows, minlength=len(dataset.users)))])
+    return StoredHistories(
+        indptr.astype(np.int64), events.item_rows[order].astype(np.int32), events.times[order].astype(np.float64),
+        weights[order].astype(np.float32), events.has_clock,
+    )  # fmt: skip
+
+
+def _kind_weights(events: Events, settings: Settings) -> dict[str, float]:
+    """Weight of each event type as in training (the largest that occurs is 1); "" is for types never seen."""
+    names = [*events.kind_names, ""]
+    raw = [max(0.0, settings.events.weights.get(name, 1.0)) for name in names]
+    top = max((raw[kind] for kind in np.unique(events.kinds)), default=1.0) or 1.0
+    known = settings.events.weights | dict(zip(names, raw, strict=True))
+    return {name: max(0.0, weight) / top for name, weight in known.items()}

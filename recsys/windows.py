@@ -1,0 +1,193 @@
+"""Label windows: moments whose outcome is known, with the events that may be known before them.
+
+With a clock, windows are consecutive time spans at the end of the data: sources are fitted on what came before a window, and each
+moment in it is a list to rank, its history reaching up to the moment (so the sources are as stale as they will be in
+service). Without a clock the newest moments of every user are the labels, and no source has seen them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from features.histories import Histories
+from features.interactions import EventSettings, event_weights
+from features.runs import rank_in_run
+from features.settings import Settings
+from features.tables import Events, FloatArray, IntArray
+
+
+class ExampleSettings(Settings):
+    """How many lists the ranker learns from, and which."""
+
+    windows: int = Field(default=2, ge=1, le=8)
+    """Label windows; each costs one more fit of all sources (without a clock: labelled moments a user, one fit for all)."""
+    window_share: float = Field(default=0.1, gt=0, lt=0.5)
+    """Share of the events in one window."""
+    moments_per_user: int = 10
+    """Lists of one user in one window, at most."""
+    max_lists: int = 15_000
+    """Lists in all, at most; drawn at random where there are more."""
+    negatives_per_list: int = 100
+    """Candidates without a label that the ranker sees of each training list: half the sources' best, half drawn at random."""
+    min_lists: int = 50
+    """With fewer lists than this there is nothing to learn from, and the best source's order is used."""
+
+
+@dataclass(frozen=True)
+class LabelWindow:
+    """`known`: what sources may be fitted on. List q has history q of `histories` and the labels
+    label_items[label_indptr[q]:label_indptr[q + 1]]; `users` (n_lists,) int64.
+    """
+
+    known: Events
+    as_of: float
+    histories: Histories
+    users: npt.NDArray[np.int64]
+    label_indptr: npt.NDArray[np.int64]
+    label_items: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def num_labels(self) -> npt.NDArray[np.int64]:
+        """Labels of each list, (n_lists,)."""
+        return np.diff(self.label_indptr)
+
+    @cached_property
+    def _truth(self) -> npt.NDArray[np.int64]:
+        lists = np.repeat(np.arange(len(self)), self.num_labels)
+        return np.sort(lists * self.histories.num_items + self.label_items)
+
+    def labels(self, query_rows: IntArray, item_rows: IntArray) -> npt.NDArray[np.float32]:
+        """1 where the pair is a label, (n_pairs,) float32."""
+        return np.isin(query_rows * self.histories.num_items + item_rows, self._truth).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Events ordered by (user, time, item) and the moments they form."""
+
+    order: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    users: npt.NDArray[np.int64]
+    user_starts: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int64]
+    from_end: npt.NDArray[np.int64]
+
+
+def label_windows(
+    events: Events, num_items: int, settings: ExampleSettings, event_settings: EventSettings, seed: int
+) -> list[LabelWindow]:
+    """The label windows of `events`, newest first; an empty list where the data have no moment to learn from."""
+    if not len(events):
+        return []
+    rng = np.random.default_rng(seed)
+    weights = event_weights(events, event_settings)
+    moments = _moments(events)
+    if events.has_clock:
+        plans = _clock_plans(events, moments, settings)
+    else:
+        plans = [_order_plan(events, moments, settings)]
+    windows = []
+    for known, as_of, chosen in plans:
+        sampled = _sample(chosen, moments.users, settings.moments_per_user, settings.max_lists // len(plans), rng)
+        window = _window(events, weights, moments, sampled, known, as_of, num_items, event_settings.history_limit)
+        if len(window):
+            windows.append(window)
+    return windows
+
+
+def _moments(events: Events) -> _Moments:
+    order = np.lexsort((events.item_rows, events.times, events.user_rows))
+    users, times = events.user_rows[order], events.times[order]
+    new_user = np.ones(len(order), bool)
+    new_user[1:] = np.diff(users) != 0
+    new = new_user.copy()
+    new[1:] |= np.diff(times) != 0
+    starts = np.flatnonzero(new)
+    stops = np.append(starts[1:], len(order))
+    first_moment = np.flatnonzero(new_user[starts])
+    counts = np.diff(np.append(first_moment, len(starts)))
+    position = np.arange(len(starts)) - np.repeat(first_moment, counts)
+    from_end = np.repeat(counts, counts) - 1 - position
+    user_starts = np.repeat(starts[first_moment], counts)
+    return _Moments(order, starts, stops, users[starts].astype(np.int64), user_starts, position, from_end)
+
+
+def _clock_plans(
+    events: Events, moments: _Moments, settings: ExampleSettings
+) -> list[tuple[Events, float, npt.NDArray[np.int64]]]:
+    """(known events, start, moments of the window) of each window, newest first."""
+    times = events.times[moments.order[moments.starts]]
+    edges = [float(np.quantile(events.times, 1 - settings.window_share * k)) for k in range(settings.windows + 1)]
+    edges[0] = np.inf
+    plans = []
+    for stop, start in zip(edges[:-1], edges[1:], strict=True):
+        chosen = np.flatnonzero((times >= start) & (times < stop) & (moments.position > 0))
+        known = events.before(start)
+        if len(chosen) and len(known):
+            plans.append((known, start, chosen))
+    return plans
+
+
+def _order_plan(
+    events: Events, moments: _Moments, settings: ExampleSettings
+) -> tuple[Events, float, npt.NDArray[np.int64]]:
+    """The newest `windows` moments of every user are labels (its first never is); nothing of them is known."""
+    is_label = (moments.from_end < settings.windows) & (moments.position > 0)
+    known = np.ones(len(events), bool)
+    for start, stop in zip(moments.starts[is_label], moments.stops[is_label], strict=True):
+        known[moments.order[start:stop]] = False
+    return events.select(known), np.nan, np.flatnonzero(is_label)
+
+
+def _sample(
+    chosen: npt.NDArray[np.int64], users: npt.NDArray[np.int64], per_user: int, limit: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """At most `per_user` moments of a user and `limit` in all, at random, in their old order."""
+    shuffled = rng.permutation(chosen)
+    by_user = shuffled[np.argsort(users[shuffled], kind="stable")]
+    kept = by_user[rank_in_run(users[by_user]) < per_user]
+    if len(kept) > limit:
+        kept = rng.choice(kept, limit, replace=False)
+    return np.sort(kept)
+
+
+def _window(
+    events: Events,
+    weights: FloatArray,
+    moments: _Moments,
+    chosen: npt.NDArray[np.int64],
+    known: Events,
+    as_of: float,
+    num_items: int,
+    history_limit: int,
+) -> LabelWindow:
+    """Histories and labels of the chosen moments; a moment without anything new and liked makes no list."""
+    rows, orders, likes, labels, kept = [], [], [], [], []
+    for moment in chosen:
+        begin, start, stop = moments.user_starts[moment], moments.starts[moment], moments.stops[moment]
+        past, now = moments.order[begin:start], moments.order[start:stop]
+        wanted = np.setdiff1d(events.item_rows[now[weights[now] > 0]], events.item_rows[past])
+        if not len(wanted):
+            continue
+        past = past[-history_limit:]
+        rows.append(events.item_rows[past])
+        orders.append(events.times[past])
+        likes.append(weights[past])
+        labels.append(wanted)
+        kept.append(moment)
+    times = events.times[moments.order[moments.starts[kept]]] if kept else np.empty(0)
+    at = times if events.has_clock else np.full(len(kept), np.nan)
+    histories = Histories.build(rows, orders, likes, at, num_items, np.full(len(kept), events.has_clock))
+    return LabelWindow(
+        known, as_of, histories, moments.users[kept], np.concatenate([[0], np.cumsum([len(w) for w in labels])]).astype(np.int64),
+        np.concatenate(labels).astype(np.int64) if labels else np.empty(0, np.int64),
+    )  # fmt: skip
