@@ -42,9 +42,11 @@ bench: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## run the measurements in benc
 	@test -n "$(BENCHMARKS)" || echo "benchmarks/ has no program yet"
 	@for program in $(BENCHMARKS); do echo "== $$program" && $(BIN)/python $$program || exit 1; done
 
-notebooks: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## run the notebooks and keep their outputs in them
+notebooks: $(VENV)/.installed-dev  ## run the notebooks; what they show is kept in var/notebooks/
+	@mkdir -p var/notebooks
 	@test -n "$(NOTEBOOKS)" || echo "notebooks/ has no notebook yet"
-	@for notebook in $(NOTEBOOKS); do $(BIN)/jupyter execute --inplace $$notebook || exit 1; done
+	@for notebook in $(NOTEBOOKS); do \
+	  $(BIN)/jupyter execute --output="../var/notebooks/{notebook_name}" $$notebook || exit 1; done
 
 clean:  ## remove what builds, tests and tools left; the environment and the bundles stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,6 +1,6 @@
 """How long one list takes, in process and over HTTP, and how much memory that needs: `make bench`, or
 
-    python benchmarks/recommend_latency.py --bundle bundles [--requests 300] [--json FILE]
+    python benchmarks/recommend_latency.py [--bundle bundles] [--requests 300] [--json FILE]
 
 One recommender on one thread answers `--requests` requests of each case, one after the other, after a warm-up. Then
 `recsys serve` with one worker answers the same ones over loopback. See README.md for what the numbers mean.
@@ -234,7 +234,9 @@ def _processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Latency and memory of one recommender.")
-    parser.add_argument("--bundle", type=Path, required=True, help="folder of model versions")
+    parser.add_argument(
+        "--bundle", type=Path, default=Path("bundles"), help="folder of model versions (default: bundles)"
+    )
     parser.add_argument("--requests", type=int, default=300, help="requests of each case, 1 to 100,000")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
 """Contrastive training: items that users choose one after the other are drawn together, all others of the batch apart.
 
-The loss is the in-batch softmax (InfoNCE, van den Oord et al. 2018) in both directions with the logQ correction of sampled
-softmax (Bengio & Senecal 2008; Yi et al. 2019): popular items fill the batches, so their scores are lowered by the log of how
-often they occur, in training only. Batches hold runs of pairs of a few users, so that one forward pass of an item
-serves many pairs.
+The loss is the in-batch softmax (InfoNCE, van den Oord et al. 2018) in both directions with the logQ correction of
+sampled softmax (Bengio & Senecal 2008; Yi et al. 2019): popular items fill the batches, so their scores are lowered
+by the log of how often they occur, in training only. Batches hold runs of pairs of a few users, so that one forward
+pass of an item serves many pairs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from features.next_items import NextItemPairs
 if TYPE_CHECKING:
     import torch
 
-F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 _RUN = 24  # pairs of one user that stay together: some ten items
 _GRADIENT_NORM = 1.0
@@ -43,7 +43,9 @@ class Tower(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train: `steps` of the optimizer, each over `accumulation` batches of about `batch_size` items."""
+    """How long and how fast to train: `steps` of the optimizer, each over `accumulation` batches of about
+    `batch_size` items.
+    """
 
     steps: int
     batch_size: int
@@ -55,42 +57,52 @@ class Schedule:
     patience: int
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The optimizer steps made, the one whose weights were kept (0: those before training) and its score."""
+
+    steps: int
+    best_step: int
+    best_score: float
+
+
 def train(
     tower: Tower,
     pairs: NextItemPairs,
-    log_shares: torch.Tensor,
+    log_shares: F32,
     schedule: Schedule,
     rng: np.random.Generator,
     score: Callable[[], float],
-) -> int:
+) -> Outcome:
     """Train until the steps are used up or `score` has not risen for `patience` evaluations; the best weights stay.
 
-    `log_shares` (n_items,) float32: the log of how often each item is sampled (zeros: no correction). Returns the steps made.
+    `log_shares` (n_items,) float32: the log of how often each item is sampled (zeros: no correction).
     """
     import torch
 
     weights = tower.trainable()
     optimizer = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=0.01)
-    best, best_score, failures = _copies(weights), score(), 0
+    best, best_score, best_step, failures = _copies(weights), score(), 0, 0
     log.info("held-out score before training: %.4f", best_score)
     every = max(1, schedule.steps // schedule.evaluations)
+    shares = torch.from_numpy(log_shares)
     batches = endless_batches(pairs, schedule.batch_size, rng)
     step = 0
     while step < schedule.steps and failures < schedule.patience:
-        loss = _step(tower, pairs, log_shares, schedule, optimizer, step, batches)
+        loss = _step(tower, pairs, shares, schedule, optimizer, step, batches)
         step += 1
         if step % every and step < schedule.steps:
             continue
         now = score()
         log.info("step %d of %d: loss %.3f, held-out score %.4f", step, schedule.steps, loss, now)
         if now > best_score:
-            best, best_score, failures = _copies(weights), now, 0
+            best, best_score, best_step, failures = _copies(weights), now, step, 0
         else:
             failures += 1
     with torch.no_grad():
         for weight, value in zip(weights, best, strict=True):
             weight.copy_(value)
-    return step
+    return Outcome(step, best_step, best_score)
 
 
 def _step(
@@ -116,7 +128,7 @@ def _step(
         anchors, positives = torch.from_numpy(places).reshape(2, -1)
         loss = contrastive_loss(tower.embed(items), anchors, positives, log_shares[items], schedule.temperature)
         (loss / schedule.accumulation).backward()  # type: ignore[no-untyped-call]
-        total += float(loss) / schedule.accumulation
+        total += float(loss.detach()) / schedule.accumulation
     torch.nn.utils.clip_grad_norm_(tower.trainable(), _GRADIENT_NORM)
     optimizer.step()
     return total
@@ -127,8 +139,8 @@ def contrastive_loss(
 ) -> torch.Tensor:
     """The mean of both directions' cross entropies: which of the batch's items goes with this one?
 
-    `vectors` (m, embedding_size) unit rows of the batch's different items; `anchors`, `positives` (n,) places among them;
-    `log_shares` (m,). An item is no negative of itself, nor of another item that it makes a pair with.
+    `vectors` (m, embedding_size) unit rows of the batch's different items; `anchors`, `positives` (n,) places among
+    them; `log_shares` (m,). An item is no negative of itself, nor of another item that it makes a pair with.
     """
     import torch
 
@@ -151,10 +163,10 @@ def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
     return min((step + 1) / warmup, max(0.05, 1.0 - step / steps))
 
 
-def log_shares(pairs: NextItemPairs, num_items: int) -> F64:
+def log_shares(pairs: NextItemPairs, num_items: int) -> F32:
     """Log of each item's share of all ends of pairs, (num_items,), with one pseudo-count an item."""
     counts = np.bincount(pairs.anchor_rows, minlength=num_items) + np.bincount(pairs.positive_rows, minlength=num_items)
-    return np.asarray(np.log((counts + 1.0) / (counts.sum() + num_items)), np.float64)
+    return np.asarray(np.log((counts + 1.0) / (counts.sum() + num_items)), np.float32)
 
 
 def endless_batches(pairs: NextItemPairs, batch_size: int, rng: np.random.Generator) -> Iterator[I64]:

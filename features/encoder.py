@@ -44,18 +44,21 @@ class EncoderSettings(Settings):
     """Which model reads the texts, and how."""
 
     model: str = "default"
-    """`default` (all-MiniLM-L6-v2 from the installed package), a local directory, a Hugging Face name (the only choice that
-    may use the network), or `none` for no text at all."""
+    """`default` (all-MiniLM-L6-v2 from the installed package), a local directory, a Hugging Face name (the only
+    choice that may use the network), or `none` for no text at all."""
     text_columns: tuple[str, ...] = ("title", "brand", "category", "description")
     """The item columns that make the text, in this order."""
     max_tokens: int = Field(default=64, ge=4, le=4096)
-    """Tokens read of each text, special tokens included. Cost grows in proportion; see docs for the measured choice."""
+    """Tokens read of each text, special tokens included. Cost grows in proportion: measured 50 texts of 64 tokens a second
+    and core, 22 of 128."""
     batch_size: int = Field(default=32, ge=1)
     """Texts a forward pass; they are sorted by length, so more gains nothing."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the processor computes in it (avx512_bf16, amx_bf16), else float32."""
     cache: str | None = None
-    """Folder of the embedding cache; None is shelftalk/embeddings in the user's cache folder, "" or "off" is no cache."""
+    """Folder of the embedding cache; None is shelftalk/embeddings in the user's cache folder, "" or "off" is no
+    cache.
+    """
     cache_max_mb: int = Field(default=2048, ge=1)
     """Megabytes the cache may take on disk; the oldest files go first."""
 
@@ -63,7 +66,7 @@ class EncoderSettings(Settings):
 class TextEncoder:
     """A tokenizer, a BERT-like model and an optional projection matrix (embedding_size, embedding_size).
 
-    Got by `load_encoder` or `TextEncoder.load`; `model` stays in evaluation mode, so that dropout makes nothing random.
+    Got by `from_settings` or `load`; `model` stays in evaluation mode, so that dropout makes nothing random.
     `fingerprint` is the sha256 of all that decides the embedding of a tokenized text.
     """
 
@@ -81,6 +84,16 @@ class TextEncoder:
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self.fingerprint = _fingerprint(model, tokenizer, projection)
         self._cache = self._open_cache()
+        self._memory: dict[bytes, F32] = {}
+
+    @classmethod
+    def from_settings(cls, settings: EncoderSettings) -> TextEncoder:
+        """The pretrained encoder that `settings.model` names; EncoderError where there is none, or where it is
+        damaged.
+        """
+        if settings.model == "none":
+            raise EncoderError("encoder.model = 'none' switches text off: there is no encoder to load")
+        return cls._of_parts(find_parts(settings.model), settings, settings.model)
 
     @classmethod
     def load(cls, folder: Path, settings: EncoderSettings | None = None) -> TextEncoder:
@@ -88,13 +101,15 @@ class TextEncoder:
 
         What `save` wrote keeps its own `max_tokens`, because its embeddings depend on it.
         """
-        return cls.of_parts(read_parts(folder), settings or EncoderSettings(), str(folder))
+        return cls._of_parts(read_parts(folder), settings or EncoderSettings(), str(folder))
 
     @classmethod
-    def of_parts(cls, parts: EncoderParts, settings: EncoderSettings, origin: str) -> TextEncoder:
-        """The encoder made of what was read from `origin`; EncoderError where that is not what was saved."""
-        kept = {name: parts.values[name] for name in ("max_tokens",) if name in parts.values}
-        encoder = cls(parts.model, parts.tokenizer, settings.model_copy(update=kept), parts.projection)
+    def _of_parts(cls, parts: EncoderParts, settings: EncoderSettings, origin: str) -> TextEncoder:
+        max_tokens = parts.values.get("max_tokens", settings.max_tokens)
+        if not isinstance(max_tokens, int):
+            raise EncoderError(f"{origin}: encoder.json says max_tokens = {max_tokens!r}, not a whole number")
+        settings = settings.model_copy(update={"max_tokens": max_tokens})
+        encoder = cls(parts.model, parts.tokenizer, settings, parts.projection)
         expected = parts.values.get("fingerprint", encoder.fingerprint)
         if encoder.fingerprint != expected:
             raise EncoderError(
@@ -116,22 +131,25 @@ class TextEncoder:
     def encode(self, texts: Sequence[str], *, num_threads: int | None = None) -> F32:
         """(n, embedding_size) float32 unit rows; a zero row for an empty or blank text.
 
-        Equal texts are encoded once, and texts in the cache not at all. `num_threads` of torch for this call; None leaves it.
+        Equal texts are encoded once, and texts in the cache not at all. `num_threads` of torch for this call; None
+        leaves it.
         """
         distinct, rows = self._distinct(texts)
-        keys = [text_key(text) for text in distinct]
-        known, vectors = self._cache.find(keys) if self._cache else (np.zeros(len(keys), bool), self._empty(len(keys)))
+        known, vectors = self._recall([text_key(text) for text in distinct])
         missing = np.flatnonzero(~known)
         if len(missing):
-            fresh = self._encode_tokens(self.tokenize([distinct[row] for row in missing]), num_threads)
-            vectors[missing] = fresh
-            self.remember([distinct[row] for row in missing], fresh)
+            unknown = [distinct[row] for row in missing]
+            vectors[missing] = self._encode_tokens(self.tokenize(unknown), num_threads)
+            if self._cache:
+                self.remember(unknown, vectors[missing])
         out = self._empty(len(texts))
         out[rows >= 0] = vectors[rows[rows >= 0]]
         return out
 
     def clean(self, text: str) -> str:
-        """The part of a text that is read: no markup, no control characters, one space between words; "" if nothing is left."""
+        """The part of a text that is read: no markup, no control characters, one space between words; "" if nothing
+        is left.
+        """
         return clean_text(text, self.settings.max_tokens * _CHARACTERS_PER_TOKEN)
 
     def tokenize(self, cleaned: Sequence[str]) -> list[TokenIds]:
@@ -144,7 +162,7 @@ class TextEncoder:
     def embed(self, token_ids: Sequence[TokenIds]) -> torch.Tensor:
         """(n, embedding_size) unit rows of one batch, with gradients where torch records them."""
         ids, mask = self.padded(token_ids)
-        return self.finish(self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
+        return self.finish(self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask, self.projection)
 
     def padded(self, token_ids: Sequence[TokenIds]) -> tuple[torch.Tensor, torch.Tensor]:
         """(n, longest) int64 token ids, filled up at the end, and their attention mask of 0 and 1."""
@@ -156,20 +174,47 @@ class TextEncoder:
         ids[mask] = np.concatenate([np.asarray(ids, np.int64) for ids in token_ids])
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
-    def finish(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The last hidden states (n, tokens, embedding_size) -> mean over the mask, projection, unit length; float32."""
+    def finish(self, hidden: torch.Tensor, mask: torch.Tensor, projection: torch.Tensor | None) -> torch.Tensor:
+        """The last hidden states (n, tokens, embedding_size) -> mean over the mask, projection, unit length;
+        float32.
+        """
         import torch
 
         weights = mask.unsqueeze(-1).to(torch.float32)
-        mean = (hidden.to(torch.float32) * weights).sum(1) / weights.sum(1)
-        if self.projection is not None:
-            mean = mean @ self.projection
-        return torch.nn.functional.normalize(mean, dim=1)
+        with torch.autocast("cpu", enabled=False):
+            mean = (hidden.float() * weights).sum(1) / weights.sum(1)
+            return torch.nn.functional.normalize(mean if projection is None else mean @ projection, dim=1)
+
+    def autocast(self) -> torch.autocast:
+        """A context in which torch computes in the encoder's `dtype`."""
+        import torch
+
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._bfloat16)
+
+    def with_weights(self, model: Any, projection: torch.Tensor | None) -> TextEncoder:
+        """The same settings and tokenizer with other weights."""
+        return TextEncoder(model, self.tokenizer, self.settings, projection)
 
     def remember(self, cleaned: Sequence[str], vectors: F32) -> None:
-        """Put the embeddings of cleaned texts into the cache, where there is one."""
+        """Keep the embeddings of cleaned texts: in the cache or, where that is switched off, in memory."""
+        keys = [text_key(text) for text in cleaned]
         if self._cache:
-            self._cache.add([text_key(text) for text in cleaned], vectors)
+            self._cache.add(keys, vectors)
+        else:
+            self._memory.update(zip(keys, vectors, strict=True))
+
+    def knows(self, cleaned: Sequence[str]) -> bool:
+        """Whether the embeddings of all these cleaned texts are kept."""
+        return bool(self._recall([text_key(text) for text in cleaned])[0].all())
+
+    def _recall(self, keys: Sequence[bytes]) -> tuple[npt.NDArray[np.bool_], F32]:
+        if self._cache:
+            return self._cache.find(keys)
+        vectors = self._empty(len(keys))
+        known = np.array([key in self._memory for key in keys], bool)
+        for row in np.flatnonzero(known).tolist():
+            vectors[row] = self._memory[keys[row]]
+        return known, vectors
 
     def _distinct(self, texts: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
         """The different non-empty cleaned texts, and each text's place among them (-1: empty)."""
@@ -185,8 +230,7 @@ class TextEncoder:
 
         out = self._empty(len(token_ids))
         batches = length_sorted_batches(token_ids, self.settings.batch_size)
-        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._bfloat16)
-        with torch_threads(num_threads), torch.inference_mode(), autocast:
+        with torch_threads(num_threads), torch.inference_mode(), self.autocast():
             for rows in progress(batches, f"encoding {len(token_ids):,} texts"):
                 out[rows] = self.embed([token_ids[row] for row in rows]).float().numpy()
         return out
@@ -201,13 +245,6 @@ class TextEncoder:
         parts = (self.fingerprint, str(self.settings.max_tokens), str(self._bfloat16), _READING)
         model_key = hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
         return EmbeddingCache(root, model_key, self.embedding_size, self.settings.cache_max_mb * 2**20)
-
-
-def load_encoder(settings: EncoderSettings) -> TextEncoder | None:
-    """The pretrained encoder that the settings name; None for `model = "none"`. EncoderError says what is wrong with it."""
-    if settings.model == "none":
-        return None
-    return TextEncoder.of_parts(find_parts(settings.model), settings, settings.model)
 
 
 def clean_text(text: str, max_characters: int) -> str:

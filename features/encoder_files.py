@@ -1,4 +1,6 @@
-"""Encoder models on disk: the installed default, a folder, a hub name; safetensors, tokenizer JSON and config, no pickle."""
+"""Encoder models on disk: the installed default, a folder, a hub name; safetensors, tokenizer JSON and config, no
+pickle.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _VALUES_FILE, _PROJECTION_FILE = "encoder.json", "projection.safetensors"
 
 
 class EncoderParts(NamedTuple):
-    """A model with its tokenizer, the projection (embedding_size, embedding_size) if it was tuned, and the saved values."""
+    """A model with its tokenizer, the projection (embedding_size, embedding_size) if it was tuned, and the saved
+    values.
+    """
 
     model: Any
     tokenizer: Any
@@ -34,7 +38,7 @@ def find_parts(model: str) -> EncoderParts:
     if model == "default":
         return read_parts(default_model_folder())
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if model.strip() and folder.is_dir():
         return read_parts(folder)
     if folder.is_absolute() or model.startswith((".", "~")) or not model.strip():
         raise EncoderError(
@@ -69,6 +73,7 @@ def write_parts(parts: EncoderParts, folder: Path) -> None:
     """Write an encoder into the new folder `folder`."""
     from safetensors.torch import save_file
 
+    _quieten()
     folder.mkdir(parents=True)
     parts.model.save_pretrained(folder)
     parts.tokenizer.save_pretrained(folder)
@@ -98,10 +103,8 @@ def _from_pretrained(source: Path | str, *, local: bool) -> tuple[Any, Any]:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
+    _quieten()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
         model, report = AutoModel.from_pretrained(
@@ -114,8 +117,17 @@ def _from_pretrained(source: Path | str, *, local: bool) -> tuple[Any, Any]:
         ) from error
     absent = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
     if absent:
-        raise EncoderError(f"{source}: model.safetensors lacks {len(absent)} weights, {sorted(absent)[0]} for one")
+        raise EncoderError(f"{source}: model.safetensors lacks {len(absent)} weights, {min(absent)} for one")
     return model, tokenizer
+
+
+def _quieten() -> None:
+    """No reports of transformers (what is missing is an error of ours), and its bars on a terminal only."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _read_projection(folder: Path) -> torch.Tensor | None:

@@ -21,8 +21,9 @@ _CELLS = 2**24
 class HeldOutChoices:
     """Choices of users that nothing was trained on.
 
-    `profiles` (n_choices, n_items) float32 CSR: the items of the moments before, halved with every moment back. `targets` and
-    `target_choices` (n_targets,): an item chosen next and its row in `profiles`. `target_users` (n_targets,): who chose it.
+    `profiles` (n_choices, n_items) float32 CSR: the items of the moments before, halved with every moment back.
+    `targets` and `target_choices` (n_targets,): an item chosen next and its row in `profiles`. `target_users`
+    (n_targets,): who chose it.
     """
 
     profiles: sp.csr_matrix
@@ -32,8 +33,8 @@ class HeldOutChoices:
 
     @classmethod
     def build(cls, pairs: NextItemPairs, num_items: int, newest: int = 5) -> HeldOutChoices:
-        """The `newest` choices of each user. Baskets count only where no pair spans two moments: then each of a basket's
-        items is to be found from the others."""
+        """The `newest` choices of each user. Baskets count only where no pair spans two moments: then each of a
+        basket's items is to be found from the others."""
         ordered = bool((pairs.gaps > 0).any())
         pairs = pairs.select(pairs.gaps > 0) if ordered else pairs
         split_by = np.zeros(len(pairs), np.int64) if ordered else pairs.positive_rows
@@ -44,7 +45,8 @@ class HeldOutChoices:
         shape = (len(choices), num_items)
         profiles = _profiles(choice_rows[kept], pairs.anchor_rows[kept], pairs.gaps[kept], shape)
         found = np.unique(np.stack([choice_rows[kept], pairs.positive_rows[kept]], axis=1), axis=0)
-        new = np.asarray(profiles[found[:, 0], found[:, 1]]).reshape(-1) == 0
+        known = choice_rows[kept] * num_items + pairs.anchor_rows[kept]
+        new = ~np.isin(found[:, 0] * num_items + found[:, 1], known)
         found = found[new]
         return cls(profiles, found[:, 1], found[:, 0], choices[found[:, 0], 0])
 
@@ -71,7 +73,8 @@ class HeldOutChoices:
         )  # fmt: skip
 
     def ndcg(self, embeddings: F32) -> F64:
-        """NDCG@10 of each user, (num_users,): every item ranked by cosine with the profile, those of the profile left out.
+        """NDCG@10 of each user, (num_users,): every item ranked by cosine with the profile, those of the profile left
+        out.
 
         `embeddings` (n_items, embedding_size) unit rows; items with a zero row (no text) are never found.
         """

@@ -16,8 +16,8 @@ I64 = npt.NDArray[np.int64]
 class NextItemPairs:
     """n pairs (anchor, what the same user chose next), ordered by user and time. All arrays are (n,) int64.
 
-    `gaps` counts the user's moments from the anchor to the positive: 0 is one basket, which has no order. `moments` is the
-    positive's moment in its user's history, so that (user, moment) names one choice.
+    `gaps` counts the user's moments from the anchor to the positive: 0 is one basket, which has no order. `moments`
+    is the positive's moment in its user's history, so that (user, moment) names one choice.
     """
 
     anchor_rows: I64
@@ -32,7 +32,8 @@ class NextItemPairs:
     def select(self, chosen: BoolArray | IntArray) -> NextItemPairs:
         """The pairs that a mask or an array of positions picks, in that order."""
         return NextItemPairs(
-            self.anchor_rows[chosen], self.positive_rows[chosen], self.user_rows[chosen], self.gaps[chosen], self.moments[chosen]
+            self.anchor_rows[chosen], self.positive_rows[chosen], self.user_rows[chosen], self.gaps[chosen],
+            self.moments[chosen],
         )  # fmt: skip
 
 
@@ -41,9 +42,9 @@ def next_item_pairs(
 ) -> NextItemPairs:
     """Pair every event with items of its own and the up to `window` moments before it, at most `max_anchors` of them.
 
-    Events of one user with one time are a moment; more than `max_anchors` possible anchors are drawn at random, so that a
-    basket of n items gives n x `max_anchors` pairs and not n squared. Events of `weights` (n_events,) 0 or less and pairs of
-    an item with itself are left out. File order of a basket has no influence.
+    Events of one user with one time are a moment; more than `max_anchors` possible anchors are drawn at random, so
+    that a basket of n items gives n x `max_anchors` pairs and not n squared. Events of `weights` (n_events,) 0 or
+    less and pairs of an item with itself are left out. File order of a basket has no influence.
     """
     liked = np.flatnonzero(weights > 0)
     order = liked[np.lexsort((events.item_rows[liked], events.times[liked], events.user_rows[liked]))]

@@ -28,5 +28,5 @@ def rank_in_run(rows: IntArray) -> npt.NDArray[np.int64]:
 def runs(rows: IntArray) -> Iterator[tuple[int, slice]]:
     """Each run's value and where it stands."""
     starts = run_starts(rows)
-    for start, stop in zip(starts, np.append(starts[1:], len(rows)), strict=True):
+    for start, stop in zip(starts, starts + run_lengths(rows), strict=True):
         yield int(rows[start]), slice(int(start), int(stop))

@@ -1,7 +1,7 @@
 """Embeddings on disk, so that a text is never encoded twice by the same model.
 
-A folder per model holds segments: one `.npy` each (no pickle) of (key, vector) records, written to a temporary name and moved
-into place. Segments are only added, never changed, so any number of processes may read and write at once.
+A folder per model holds segments: one `.npy` each (no pickle) of (key, vector) records, written to a temporary name
+and moved into place. Segments are only added, never changed, so any number of processes may read and write at once.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class EmbeddingCache:
         return self._only_unit(found, vectors)
 
     def add(self, keys: Sequence[bytes], vectors: F32) -> None:
-        """Keep the embeddings (n, embedding_size) of `keys`; a disk that can't be written to costs a warning, no more."""
+        """Keep the embeddings (n, embedding_size) of `keys`; a disk that can't be written to costs a warning, no
+        more.
+        """
         if not len(keys):
             return
         records = np.empty(len(keys), self._record)
@@ -91,12 +93,14 @@ class EmbeddingCache:
     def _read(self, path: Path) -> npt.NDArray[np.void] | None:
         try:
             records: npt.NDArray[np.void] = np.load(path, allow_pickle=False)
-            if records.dtype != self._record or records.ndim != 1:
-                raise ValueError(f"its records are {records.dtype}, not {self._record}")
         except FileNotFoundError:  # another process merged or pruned it meanwhile: its texts count as unknown
             return None
         except (OSError, ValueError, EOFError) as error:
             log.warning("embedding cache file %s is damaged (%s); removed, its texts are encoded again", path, error)
+            _remove(path)
+            return None
+        if records.dtype != self._record or records.ndim != 1:
+            log.warning("embedding cache file %s holds %s, not %s; removed", path, records.dtype, self._record)
             _remove(path)
             return None
         return records

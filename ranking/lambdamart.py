@@ -22,6 +22,8 @@ class LambdaMartSettings(Settings):
 
     num_trees: int = Field(default=400, ge=1)
     """At most; early stopping ends before."""
+    min_trees: int = Field(default=30, ge=1)
+    """The shipped forest has at least so many: on easy held-out users the first tree is already perfect, and ties decide the rest."""
     num_leaves: int = 24
     learning_rate: float = 0.05
     min_examples_per_leaf: int = 60

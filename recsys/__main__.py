@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from recsys.bundle_commands import BUNDLE, FOLDER, bundles
 from recsys.threads import limit_threads, num_cpus
 
 if TYPE_CHECKING:
@@ -43,10 +44,8 @@ _ENVIRONMENT_ERRORS = frozenset(
 _log = logging.getLogger(__name__)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_folder = click.Path(file_okay=False, path_type=Path)
 _file = click.Path(dir_okay=False, path_type=Path)
-_data = click.option("--data", type=_folder, required=True, help="Folder with the tables items and events.")
-_bundle = click.option("--bundle", type=_folder, required=True, help="Folder of model versions.")
+_data = click.option("--data", type=FOLDER, required=True, help="Folder with the tables items and events.")
 _events = click.option("--events", metavar="LIST", help="Comma list: only these event types count.")
 
 
@@ -87,7 +86,7 @@ def validate(data: Path, rejected: Path | None, file: Path | None, assignments: 
 
 @cli.command()
 @_data
-@_bundle
+@BUNDLE
 @click.option("--no-promote", is_flag=True, help="Write the version, but leave CURRENT as it is.")
 @_events
 @_settings_options
@@ -96,22 +95,31 @@ def train(
 ) -> None:
     """Train a model, write it as a new version and promote it."""
     limit_threads(num_cpus())
-    from recsys.bundle import check_writable, save_bundle
-    from recsys.settings import load_settings
+    from recsys.versions import check_writable, current_version
 
-    settings = load_settings(file, assignments)
-    check_writable(bundle)
+    before = current_version(bundle)
     try:
-        dataset = _read(data, settings, events)
-        limit_threads(settings.threads)
-        from recsys.training import train
+        from recsys.settings import load_settings
 
-        model = train(dataset, settings)
-        version = save_bundle(model, bundle, promote=not no_promote, rejected=dataset.rejected)
+        settings = load_settings(file, assignments)
+        check_writable(bundle)
+        summary = _train(data, bundle, settings, events, promote=not no_promote)
     except KeyboardInterrupt:
-        click.echo("interrupted; nothing was promoted", err=True)
+        after = current_version(bundle)
+        click.echo(f"interrupted; {'nothing' if after == before else after} was promoted", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    click.echo(_summary(model, bundle, version, not no_promote))
+    click.echo(summary)
+
+
+def _train(data: Path, bundle: Path, settings: Settings, events: str | None, promote: bool) -> str:
+    dataset = _read(data, settings, events)
+    limit_threads(settings.threads)
+    from recsys.bundle import save_bundle
+    from recsys.training import train
+
+    model = train(dataset, settings)
+    version = save_bundle(model, bundle, promote, rejected=dataset.rejected)
+    return _summary(model, bundle, version, promote)
 
 
 def _read(data: Path, settings: Settings, events: str | None) -> Dataset:
@@ -190,7 +198,7 @@ def evaluate(
 
 
 @cli.command()
-@_bundle
+@BUNDLE
 @click.option("--requests", type=_file, help="JSON Lines, one request a line.")
 @click.option("--users", metavar="all|FILE", help="Every user of the bundle, or a file with one user id a line.")
 @click.option(
@@ -222,7 +230,7 @@ def batch(
 
 
 @cli.command()
-@_bundle
+@BUNDLE
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors.")
@@ -247,79 +255,7 @@ def settings(file: Path | None, assignments: Sequence[str]) -> None:
         click.echo(f"{key}={json.dumps(value, ensure_ascii=False)}")
 
 
-@cli.group()
-def bundles() -> None:
-    """Look at model versions, and choose the one that answers."""
-
-
-_version = click.argument("version", required=False)
-
-
-@bundles.command("list")
-@_bundle
-def list_(bundle: Path) -> None:
-    """One line a version, oldest first; * marks the promoted one."""
-    from recsys.versions import list_versions
-
-    for found in list_versions(bundle):
-        mark = "*" if found.is_current else " "
-        facts = (
-            found.problem or f"{found.created_at}  shelftalk {found.product_version}  {found.num_bytes / 2**20:.1f} MiB"
-        )
-        click.echo(f"{mark} {found.version}  {facts}")
-
-
-@bundles.command()
-@_bundle
-@_version
-def show(bundle: Path, version: str | None) -> None:
-    """The manifest of VERSION (default: the promoted one), without its list of files."""
-    from recsys.versions import show
-
-    manifest = show(bundle, version)
-    click.echo(json.dumps(manifest | {"files": len(manifest["files"])}, ensure_ascii=False, indent=1))
-
-
-@bundles.command()
-@_bundle
-@click.argument("first")
-@click.argument("second")
-def compare(bundle: Path, first: str, second: str) -> None:
-    """What differs between two versions: settings, metrics, data."""
-    from recsys.versions import compare
-
-    for key, (a, b) in compare(bundle, first, second).items():
-        click.echo(f"{key}: {json.dumps(a, ensure_ascii=False)} -> {json.dumps(b, ensure_ascii=False)}")
-
-
-@bundles.command()
-@_bundle
-@_version
-def verify(bundle: Path, version: str | None) -> None:
-    """Check every file of VERSION (default: the promoted one)."""
-    from recsys.versions import verify
-
-    click.echo(f"{verify(bundle, version)} is whole")
-
-
-@bundles.command()
-@_bundle
-@click.argument("version")
-def promote(bundle: Path, version: str) -> None:
-    """Verify VERSION and let it answer from now on."""
-    from recsys.versions import promote
-
-    promote(bundle, version)
-    click.echo(f"{version} is promoted")
-
-
-@bundles.command()
-@_bundle
-def rollback(bundle: Path) -> None:
-    """Go back to the version that was promoted before."""
-    from recsys.versions import rollback
-
-    click.echo(f"back to {rollback(bundle)}")
+cli.add_command(bundles)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -341,7 +277,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        return _fail("interrupted", EXIT_INTERRUPTED)
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
     except MemoryError:
         return _fail("out of memory", EXIT_FAILED)
     except OSError as error:

@@ -34,7 +34,7 @@ CHUNK_REQUESTS = 256
 """Requests answered together: the unit of work, and what bounds memory."""
 PART_REQUESTS = 16 * CHUNK_REQUESTS
 """Requests a part of a folder holds: what a killed job loses at most."""
-_ALONE = 500
+_ALONE = 1000
 """Up to so many requests one process is done sooner than a second one has started."""
 _LOG_SECONDS = 10.0
 _log = logging.getLogger(__name__)
@@ -210,7 +210,9 @@ def _result(part: int, size: int, future: Future[pa.Table | _Refusal]) -> tuple[
     try:
         result = future.result()
     except BrokenProcessPool:
-        raise RuntimeError("a batch worker was killed, perhaps for want of memory; try --workers 1") from None
+        raise RuntimeError(
+            "a batch worker died; where it says nothing above, memory ran out: try --workers 1"
+        ) from None
     if isinstance(result, _Refusal):
         raise RequestError(result.parameter, result.message)
     return part, size, result

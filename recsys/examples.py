@@ -55,12 +55,11 @@ def window_examples(
         histories = window.histories.at_rows(rows)
         found, matrix = candidates_with_features(sources, features, histories, settings.retrieval.per_source, histories.seen)
         labels = window.labels(rows[found.query_rows], found.item_rows)
-        best_rank = np.nanmin([v for k, v in found.columns.items() if k.endswith(":rank")], axis=0)
         for out, part in zip((False, True), parts, strict=True):
             keep = held_out[rows][found.query_rows] == out
             keep &= np.bincount(found.query_rows, labels, len(rows))[found.query_rows] > 0
             if not out:
-                keep &= _sampled(found.query_rows, labels, best_rank, settings.examples.negatives_per_list, rng)
+                keep &= _sampled(found.query_rows, labels, settings.examples.negatives_per_list, rng)
             part.append(_examples(matrix, labels, keep, window, rows, number))
     return RankingExamples.concatenate(parts[0]), RankingExamples.concatenate(parts[1])
 
@@ -94,19 +93,13 @@ def compare(ranker: Ranker, held_out: RankingExamples) -> dict[str, float]:
 
 
 def _sampled(
-    query_rows: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.float32],
-    best_rank: npt.NDArray[np.float32],
-    negatives: int,
-    rng: np.random.Generator,
+    query_rows: npt.NDArray[np.int64], labels: npt.NDArray[np.float32], negatives: int, rng: np.random.Generator
 ) -> BoolRows:
-    """(n_pairs,) bool: all positives, the half of `negatives` that some source ranks highest, and as many of the others at random."""
-    noise = rng.random(len(query_rows))
-    hard = np.lexsort((noise, best_rank, labels > 0, query_rows))
+    """(n_pairs,) bool: all positives, and `negatives` of the others of each list, drawn evenly: hard ones alone would teach the
+    ranker that what no source ranks high is more often right than it is."""
+    order = np.lexsort((rng.random(len(query_rows)), labels > 0, query_rows))
     keep = np.zeros(len(query_rows), bool)
-    keep[hard[rank_in_run(query_rows[hard]) < negatives // 2]] = True
-    rest = np.lexsort((noise, keep, labels > 0, query_rows))
-    keep[rest[rank_in_run(query_rows[rest]) < negatives - negatives // 2]] = True
+    keep[order[rank_in_run(query_rows[order]) < negatives]] = True
     return keep | (labels > 0)
 
 

@@ -35,7 +35,8 @@ class HistoryEntry(_Strict):
     """One event of a request's own history; a bare id stands for an object with `item_id` alone."""
 
     item_id: Text
-    event: Text | None = None
+    event: Annotated[str, AfterValidator(_without_nul)] | None = None
+    """Empty is as good as none: the event is then one of no particular type."""
     timestamp: UnixTime | None = None
 
 

@@ -157,15 +157,15 @@ def _type_of(path: Sequence[str]) -> Any:
 
 
 def _value(text: str, kind: Any) -> Any:
-    if kind is str:
-        return text
     is_list = get_origin(kind) is tuple
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:
         if is_list and "," in text:
             return [_value(part.strip(), None) for part in text.split(",")]
         value = text
+    if kind is str and not isinstance(value, str):
+        return text
     return [value] if is_list and not isinstance(value, list) else value
 
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from features.builder import FeatureBuilder
 from features.encoder import TextEncoder
-from features.finetune import finetune, next_item_pairs
+from features.finetune import finetune
+from features.next_items import next_item_pairs
 from features.grid import on_grid
 from features.interactions import event_weights
 from features.settings import Settings as ComponentSettings
@@ -158,7 +159,7 @@ def _fit_ranker(
         return _by_score(run, [best, *by_choice], f"on held-out users the ranker ({scores['ranker']:.4f}) is no better than {best} ({scores[best]:.4f})")
     with run.stage("fit ranker"):
         everything = RankingExamples.concatenate([train_part, test_part])
-        final = LambdaMartRanker.fit_trees(everything, stopped.num_trees, settings.lambdamart, settings.seed, settings.threads)
+        final = LambdaMartRanker.fit_trees(everything, max(stopped.num_trees, settings.lambdamart.min_trees), settings.lambdamart, settings.seed, settings.threads)
     run.report["ranker"]["gains"] = dict(list(final.gains().items())[:30])
     return final
 

@@ -143,9 +143,7 @@ def rollback(root: Path) -> str:
     with _root_lock(root):
         stack = promoted_before(_repaired(root))
         if len(stack) < 2:
-            raise BundleError(
-                f"{root}: nothing to go back to; no version was promoted before the current one"
-            )
+            raise BundleError(f"{root}: nothing to go back to; no version was promoted before the current one")
         verify(root, stack[-2])
         _switch(root, "rollback", stack[-2])
     return stack[-2]

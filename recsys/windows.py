@@ -32,8 +32,8 @@ class ExampleSettings(Settings):
     """Lists of one user in one window, at most."""
     max_lists: int = 15_000
     """Lists in all, at most; drawn at random where there are more."""
-    negatives_per_list: int = 100
-    """Candidates without a label that the ranker sees of each training list: half the sources' best, half drawn at random."""
+    negatives_per_list: int = 150
+    """Candidates without a label that the ranker sees of each training list, at most; drawn at random where there are more."""
     min_lists: int = 50
     """With fewer lists than this there is nothing to learn from, and the best source's order is used."""
 
@@ -143,8 +143,7 @@ def _order_plan(
     """The newest `windows` moments of every user are labels (its first never is); nothing of them is known."""
     is_label = (moments.from_end < settings.windows) & (moments.position > 0)
     known = np.ones(len(events), bool)
-    for start, stop in zip(moments.starts[is_label], moments.stops[is_label], strict=True):
-        known[moments.order[start:stop]] = False
+    known[moments.order] = ~np.repeat(is_label, moments.stops - moments.starts)
     return events.select(known), np.nan, np.flatnonzero(is_label)
 
 
@@ -175,7 +174,8 @@ def _window(
     for moment in chosen:
         begin, start, stop = moments.user_starts[moment], moments.starts[moment], moments.stops[moment]
         past, now = moments.order[begin:start], moments.order[start:stop]
-        wanted = np.setdiff1d(events.item_rows[now[weights[now] > 0]], events.item_rows[past])
+        wanted = np.unique(events.item_rows[now[weights[now] > 0]])
+        wanted = wanted[~np.isin(wanted, events.item_rows[past])]
         if not len(wanted):
             continue
         past = past[-history_limit:]

@@ -1,4 +1,4 @@
-"""A fitted model put together by hand, without training: twelve items, three users, every kind of column and of array."""
+"""A fitted model put together by hand, without training: twelve items, three users, every kind of column."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HISTORIES = {"ann": (0, 1, 2), "bob": (0, 1), "Ünï ☃": (0,)}
 
 
 def handmade_model(**changes: Any) -> FittedModel:
-    """Item i00 was taken three times, i01 twice, i02 once, the others never: so popularity's order is the order of ids."""
+    """Item i00 was taken three times, i01 twice, i02 once, the others never: popularity's order is that of the ids."""
     catalogue, events = handmade_catalogue(), _events()
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(NUM_ITEMS, 8))
@@ -35,7 +35,7 @@ def handmade_model(**changes: Any) -> FittedModel:
     data = FitData(catalogue, events, len(USERS), EventSettings(), TRAINED_UNTIL, embeddings, 0, 1)
     popularity = PopularitySource.fit(data, PopularitySettings())
     weights = keep_largest((data.matrix.T @ data.matrix).tocsr(), 5)
-    parts = {
+    parts: dict[str, Any] = {
         "catalogue": catalogue,
         "users": IdIndex(USERS),
         "histories": _stored(events),
@@ -84,4 +84,10 @@ def _events() -> Events:
 
 def _stored(events: Events) -> StoredHistories:
     indptr = np.concatenate([[0], np.cumsum(np.bincount(events.user_rows, minlength=len(USERS)))]).astype(np.int64)
-    return StoredHistories(indptr, events.item_rows.astype(np.int32), events.times, np.ones(len(events), np.float32), True)
+    return StoredHistories(
+        indptr,
+        events.item_rows.astype(np.int32),
+        np.asarray(events.times, np.float64),
+        np.ones(len(events), np.float32),
+        True,
+    )

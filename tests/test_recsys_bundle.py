@@ -1,4 +1,4 @@
-"""Laws of bundles: saving and loading change nothing, a damaged file is refused by name, and a failure leaves what was there."""
+"""Laws of bundles: saving and loading change nothing, damage is refused by name, a failure leaves what was there."""
 
 from __future__ import annotations
 
@@ -86,6 +86,17 @@ class TestRoundTrip:
         loaded = load_bundle(saved)
         assert Recommender(loaded).recommend_many(REQUESTS) == Recommender(model).recommend_many(REQUESTS)
 
+    def test_a_trained_model_answers_as_before(self, tiny_model: FittedModel, tmp_path: Path) -> None:
+        """Every source that the tiny world trains, and its ranker with features in the same order."""
+        save_bundle(tiny_model, tmp_path)
+        loaded = load_bundle(tmp_path)
+        requests = [Request(str(user), str(user), n=20) for user in tiny_model.users.ids] + [
+            Request("guest", history=())
+        ]
+        assert Recommender(loaded).recommend_many(requests) == Recommender(tiny_model).recommend_many(requests)
+        assert [source.name for source in loaded.sources] == [source.name for source in tiny_model.sources]
+        assert show(tmp_path)["features"] == list(getattr(tiny_model.ranker, "names", ()))
+
     def test_values_come_back_as_they_were(self, model: FittedModel, saved: Path) -> None:
         loaded = load_bundle(saved)
         pd.testing.assert_frame_equal(loaded.catalogue.frame, model.catalogue.frame)
@@ -135,7 +146,7 @@ class TestEqualFilesAreStoredOnce:
         folder = current_folder(saved)
         first = folder / "sources/text_profile/embeddings.npy"
         second = folder / "features/pairs/embeddings.npy"
-        assert os.path.samefile(first, second)
+        assert first.samefile(second)
 
     def test_a_file_system_without_hard_links_gets_copies(
         self, model: FittedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -243,7 +254,9 @@ class TestRoots:
 
 
 @contextmanager
-def failing_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, nth: int, error: BaseException) -> Iterator[None]:
+def failing_at(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, nth: int, error: BaseException
+) -> Iterator[None]:
     """`owner.name` works until its nth call (0 = first), which raises."""
     real, calls = getattr(owner, name), itertools.count()
 
@@ -279,7 +292,13 @@ class TestFailuresWhileSaving:
         ("owner", "name"), [(os, "fsync"), (np, "save"), (Path, "replace"), (Path, "write_text"), (Path, "rename")]
     )
     def test_whatever_step_fails_the_old_version_stays(
-        self, model: FittedModel, root: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, error: BaseException
+        self,
+        model: FittedModel,
+        root: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        owner: object,
+        name: str,
+        error: BaseException,
     ) -> None:
         before = current_version(root)
         total = num_calls(monkeypatch, owner, name, lambda: save_bundle(model, root, promote=False))
@@ -296,7 +315,7 @@ class TestFailuresWhileSaving:
     def test_a_failing_promotion_keeps_the_old_current(
         self, model: FittedModel, root: Path, monkeypatch: pytest.MonkeyPatch, nth: int
     ) -> None:
-        """The promotion syncs the log, its folder, CURRENT and its folder again: only then is the new version current."""
+        """A promotion syncs the log, its folder, CURRENT and the folder again: only then is the new version current."""
         before = current_version(root)
         version = save_bundle(model, root, promote=False)
         with failing_at(monkeypatch, os, "fsync", nth, FULL), pytest.raises(OSError, match="No space"):
@@ -412,7 +431,10 @@ class TestVersions:
     def test_list_marks_the_current_one(self, model: FittedModel, tmp_path: Path) -> None:
         first, second = (save_bundle(model, tmp_path) for _ in range(2))
         rollback(tmp_path)
-        assert [(v.version, v.is_current, v.problem) for v in list_versions(tmp_path)] == [(first, True, ""), (second, False, "")]
+        assert [(v.version, v.is_current, v.problem) for v in list_versions(tmp_path)] == [
+            (first, True, ""),
+            (second, False, ""),
+        ]
 
     def test_compare_names_what_differs(self, model: FittedModel, tmp_path: Path) -> None:
         first = save_bundle(model, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,9 @@ class TestOrigins:
 
     def test_a_table_is_added_to(self, tmp_path: Path) -> None:
         (tmp_path / "s.toml").write_text("[events.weights]\nview = 0.5\n")
-        found = load("events.weights.wishlist=2", file=tmp_path / "s.toml", RECSYS_EVENTS__WEIGHTS__CART="9").events.weights
+        found = load(
+            "events.weights.wishlist=2", file=tmp_path / "s.toml", RECSYS_EVENTS__WEIGHTS__CART="9"
+        ).events.weights
         assert found == Settings().events.weights | {"view": 0.5, "wishlist": 2.0, "cart": 9.0}
 
 
@@ -71,7 +74,7 @@ class TestValues:
 
     def test_settings_are_frozen(self) -> None:
         with pytest.raises(ValidationError):
-            Settings().seed = 1  # type: ignore[misc]
+            Settings().seed = 1
 
 
 class TestErrors:
@@ -113,7 +116,9 @@ class TestErrors:
         with pytest.raises(SettingsError, match="'seed' is a value, not a group"):
             load("seed=1", "seed.x=2")
 
-    @pytest.mark.parametrize(("content", "message"), [(b"seed = ", "is not TOML"), (b"\xff", "is not TOML"), (b"sed = 1", "'sed'")])
+    @pytest.mark.parametrize(
+        ("content", "message"), [(b"seed = ", "is not TOML"), (b"\xff", "is not TOML"), (b"sed = 1", "'sed'")]
+    )
     def test_bad_files(self, tmp_path: Path, content: bytes, message: str) -> None:
         (tmp_path / "s.toml").write_bytes(content)
         with pytest.raises(SettingsError, match=message):
@@ -129,8 +134,6 @@ class TestErrors:
 class TestFlat:
     def test_what_is_printed_can_be_set(self) -> None:
         """Every key that `recsys settings` prints, given back by --set, is the same tree."""
-        import json
-
         printed = [f"{key}={json.dumps(value)}" for key, value in flat_settings(Settings())]
         assert load(*printed) == Settings()
 

@@ -184,7 +184,7 @@ def test_the_split_is_the_protocol_s(rows, quantile, per_user):
 
 @given(any_rows, st.randoms(use_true_random=False))
 def test_nothing_after_the_cut_reaches_training(rows, random):
-    """Give every event from the cut on another user, item and kind: the train part stays what it was, to the last bit."""
+    """Give every event from the cut on another user, item and kind: the train part stays the same to the last bit."""
     before = split(dataset(rows), "live", 0.5)
     late = [row for row in rows if row[2] >= before.cut]
     early = [row for row in rows if row[2] < before.cut]

@@ -12,11 +12,14 @@ from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
+from handmade import handmade_model
 
+from recsys.bundle import save_bundle
 from recsys.errors import RequestError
 from recsys.recommender import Recommender
 from recsys.requests import Recommendation, RecommendedItem, Request
 from recsys.settings import ServeSettings
+from recsys.threads import limit_threads
 from serve import MAX_BODY_BYTES, create_app
 
 
@@ -121,6 +124,28 @@ def test_without_a_bundle_it_lives_and_says_why_it_is_not_ready(unready: FlaskCl
     assert unready.get("/healthz").status_code == 200
     for path in ("/readyz", "/recommend?user=u1"):
         assert "nowhere" in assert_problem(unready.get(path), 503)["detail"]
+
+
+def test_a_saved_bundle_is_loaded_and_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    version = save_bundle(handmade_model(), tmp_path)
+    monkeypatch.setenv("RECSYS_BUNDLE", str(tmp_path))
+    with limit_threads(1):
+        client = create_app().test_client()
+    assert client.get("/readyz").get_json() == {"status": "ready", "bundle": version}
+    answer = client.get("/recommend", query_string={"user": "Ünï ☃", "n": 3}).get_json()
+    assert (answer["user"], answer["bundle"], len(answer["items"])) == ("Ünï ☃", version, 3)
+
+
+def test_a_damaged_bundle_is_refused_by_the_files_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    version = save_bundle(handmade_model(), tmp_path)
+    damaged = tmp_path / version / "items.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    monkeypatch.setenv("RECSYS_BUNDLE", str(tmp_path))
+    with limit_threads(1):
+        client = create_app().test_client()
+    for path in ("/readyz", "/recommend?user=ann"):
+        assert "items.parquet" in assert_problem(client.get(path), 503)["detail"]
+    assert client.get("/healthz").status_code == 200
 
 
 def test_without_the_variable_it_says_how_to_set_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,4 +75,12 @@ def _load(bundle: str | None) -> Recommender:
     if not bundle:
         raise BundleError("no bundle is set: use `recsys serve --bundle DIR`, or set RECSYS_BUNDLE to that folder")
     limit_threads(1)
-    return Recommender.live(load_bundle(Path(bundle)))
+    recommender = Recommender.live(load_bundle(Path(bundle)))
+    _warm_up(recommender)
+    return recommender
+
+
+def _warm_up(recommender: Recommender) -> None:
+    """Answer once, so that the first visitor does not pay for what is made and read from the disk at first use."""
+    one_item = tuple(recommender.model.catalogue.items.ids[:1])
+    recommender.recommend(Request(history=(), recent=one_item))

@@ -52,11 +52,11 @@ class AlsSource:
                 zeros, np.zeros((settings.factors,) * 2), 1.0, settings.alpha[0], settings.regularization, settings.half_life[0],
                 settings.history_limit,
             )  # fmt: skip
-        model = AlternatingLeastSquares(
-            factors=settings.factors, regularization=settings.regularization, alpha=settings.alpha[0],
-            iterations=settings.iterations, random_state=data.seed, num_threads=data.num_threads,
-        )  # fmt: skip
         with threadpool_limits(1, "blas"):  # implicit's own threads and BLAS's would fight for the cores
+            model = AlternatingLeastSquares(
+                factors=settings.factors, regularization=settings.regularization, alpha=settings.alpha[0],
+                iterations=settings.iterations, random_state=data.seed, num_threads=data.num_threads,
+            )  # fmt: skip
             model.fit(data.matrix, show_progress=False)
         factors = np.asarray(model.item_factors, np.float32)
         largest = float(np.linalg.norm(factors, axis=1).max()) or 1.0

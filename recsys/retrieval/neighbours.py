@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -29,10 +30,13 @@ class NeighboursSource(ItemItemSource):
     def fit(cls, data: FitData, settings: NeighboursSettings) -> Self:
         """Without any event nothing has a neighbour."""
         from implicit.nearest_neighbours import CosineRecommender
+        from implicit.utils import ParameterWarning
 
         if not data.matrix.nnz:
             return cls(empty_weights(data.num_items), settings.half_life[0], settings.history_limit)
         model = CosineRecommender(K=settings.num_neighbours, num_threads=data.num_threads)
-        model.fit(data.matrix, show_progress=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ParameterWarning)  # implicit hands itself a COO matrix, and warns of it
+            model.fit(data.matrix, show_progress=False)
         weights = keep_largest(model.similarity.tocsr(), settings.num_neighbours)
         return cls(weights, settings.half_life[0], settings.history_limit)

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bert import write_tiny_bert
+
+from features.contrastive import contrastive_loss, endless_batches, learning_rate_factor, log_shares
+from features.encoder import EncoderSettings, TextEncoder
+from features.errors import EncoderError
+from features.finetune import FinetuneSettings, NextItemPairs, finetune, next_item_pairs
+from features.held_out import HeldOutChoices
+from features.tables import Events
+from features.towers import FullTower, LastLayersTower, LoraTower, ModelTower, ProjectionTower
+
+NUM_CLUSTERS, PER_CLUSTER = 2, 24
+WORDS = [f"{letter}{vowel}{end}" for letter in "bdfgklmnprst" for vowel in "aeio" for end in "xz"]
+QUICK = FinetuneSettings(
+    projection_steps=60, projection_learning_rate=2e-2, max_steps=20, learning_rate=1e-3, batch_size=24,
+    share_held_out=0.3, trainable="projection", temperature=0.05,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    folder = write_tiny_bert(tmp_path_factory.mktemp("tiny") / "model", WORDS)
+    return TextEncoder.from_settings(EncoderSettings(model=str(folder), cache="off", max_tokens=16))
+
+
+def events_of(users: Sequence[int], items: Sequence[int], times: Sequence[float]) -> Events:
+    order = np.argsort(times, kind="stable")
+    zeros = np.zeros(len(order))
+    return Events(
+        np.array(users, np.int32)[order], np.array(items, np.int32)[order], zeros.astype(np.int16),
+        np.array(times, np.float64)[order], zeros.astype(np.float32), ("view",), "timestamp",
+    )  # fmt: skip
+
+
+def pairs_of(users: Sequence[int], items: Sequence[int], times: Sequence[float], **values: int) -> NextItemPairs:
+    return next_item_pairs(events_of(users, items, times), np.ones(len(users), np.float32), **values)
+
+
+def as_set(pairs: NextItemPairs) -> set[tuple[int, int, int, int]]:
+    columns = (pairs.user_rows, pairs.anchor_rows, pairs.positive_rows, pairs.gaps)
+    return set(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def clustered_world(seed: int = 0) -> tuple[list[str], NextItemPairs]:
+    """Item n belongs to cluster n % 2 and is named by two words: each cluster has many words, none in common with the
+    other, and only behaviour tells which words belong together. Users stay in one cluster."""
+    rng = np.random.default_rng(seed)
+    num_items = NUM_CLUSTERS * PER_CLUSTER
+    halves = [WORDS[cluster::NUM_CLUSTERS] for cluster in range(NUM_CLUSTERS)]
+    texts = [" ".join(rng.choice(halves[item % NUM_CLUSTERS], 2, replace=False)) for item in range(num_items)]
+    users, items, times = [], [], []
+    for user in range(160):
+        mine = rng.permutation(np.arange(user % NUM_CLUSTERS, num_items, NUM_CLUSTERS))[:8]
+        users += [user] * len(mine)
+        items += mine.tolist()
+        times += list(range(len(mine)))
+    return texts, pairs_of(users, items, times)
+
+
+def purity(encoder: TextEncoder, texts: list[str]) -> float:
+    """The share of each item's ten nearest neighbours that belong to its own cluster; by chance 0.5."""
+    rows = encoder.encode(texts)
+    cosines = rows @ rows.T
+    np.fill_diagonal(cosines, -np.inf)
+    nearest = np.argsort(-cosines, axis=1)[:, :10]
+    return float((nearest % NUM_CLUSTERS == np.arange(len(texts))[:, None] % NUM_CLUSTERS).mean())
+
+
+def test_pairs_join_the_moments_within_the_window() -> None:
+    pairs = pairs_of([0, 0, 0, 0, 0, 1], [0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 5, 9], window=2)
+    assert as_set(pairs) == {(0, a, p, p - a) for a in range(5) for p in range(a + 1, min(a + 3, 5))}
+
+
+def test_a_basket_pairs_both_ways_and_has_no_order() -> None:
+    pairs = pairs_of([7, 7, 7], [2, 5, 3], [1, 1, 4])
+    assert as_set(pairs) == {(7, 2, 5, 0), (7, 5, 2, 0), (7, 2, 3, 1), (7, 5, 3, 1)}
+    shuffled = pairs_of([7, 7, 7], [5, 2, 3], [1, 1, 4])
+    assert as_set(shuffled) == as_set(pairs)
+
+
+def test_large_baskets_give_a_bounded_number_of_pairs_whatever_their_order() -> None:
+    items = list(range(300))
+    pairs = pairs_of([0] * 300, items, [5.0] * 300, max_anchors=4)
+    assert len(pairs) == 1200
+    assert np.bincount(pairs.positive_rows).tolist() == [4] * 300
+    assert as_set(pairs_of([0] * 300, items[::-1], [5.0] * 300, max_anchors=4)) == as_set(pairs)
+
+
+def test_repeats_and_unwanted_events_make_no_pairs() -> None:
+    events = events_of([0, 0, 0], [1, 1, 2], [1, 2, 3])
+    assert not len(next_item_pairs(events, np.zeros(3, np.float32)))
+    pairs = next_item_pairs(events, np.array([1.0, 1.0, 0.0], np.float32))
+    assert not len(pairs)
+    assert as_set(next_item_pairs(events, np.ones(3, np.float32))) == {(0, 1, 2, 1)}
+    assert not len(pairs_of([], [], []))
+
+
+def test_loss_against_numbers_worked_by_hand() -> None:
+    import torch
+
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    shares = torch.log(torch.tensor([0.5, 0.25, 0.25]))
+    # 0 may choose 1 (cosine 0) or 2 (0.6), 1 may choose 0 (0) or 2 (0.8); the shares divide: times 2, 4 and 4
+    forward = -np.log(4 / (4 + 4 * np.exp(0.6)))
+    backward = -np.log(2 / (2 + 4 * np.exp(0.8)))
+    loss = contrastive_loss(vectors, torch.tensor([0]), torch.tensor([1]), shares, 1.0)
+    assert float(loss) == pytest.approx((forward + backward) / 2, abs=1e-6)
+
+
+def test_other_partners_are_no_negatives() -> None:
+    import torch
+
+    vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.2], [0.3, 1.0], [1.0, 1.0]]), dim=1)
+    loss = contrastive_loss(vectors, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]), torch.zeros(3), 0.1)
+    assert float(loss) == 0.0
+
+
+def test_batches_hold_every_pair_once_an_epoch() -> None:
+    _, pairs = clustered_world()
+    batches = endless_batches(pairs, 20, np.random.default_rng(0))
+    seen: list[int] = []
+    while len(seen) < len(pairs):
+        seen += next(batches).tolist()
+    assert sorted(seen) == list(range(len(pairs)))
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors.index(max(factors)) in range(8, 11)
+    assert factors[-1] == pytest.approx(0.05)
+
+
+def test_log_shares_count_both_ends() -> None:
+    shares = log_shares(pairs_of([0, 0], [1, 2], [1, 2]), 4)
+    np.testing.assert_allclose(np.exp(shares), [1 / 6, 2 / 6, 2 / 6, 1 / 6], rtol=1e-6)
+
+
+def test_held_out_ndcg_by_hand() -> None:
+    # user 0 goes 0 -> 1, user 1 goes 2 -> 3; item 4 has no text
+    choices = HeldOutChoices.build(pairs_of([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2]), 5)
+    angles = np.array([0.0, 0.1, 2.0, 2.4])
+    embeddings = np.zeros((5, 2), np.float32)
+    embeddings[:4] = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    # 1 is the nearest to 0: rank 1. From 2 (2.0 rad) the nearest are 3 (0.4 away), then 1 and 0: rank 1.
+    assert choices.ndcg(embeddings).tolist() == [1.0, 1.0]
+    embeddings[3] = [np.cos(4.5), np.sin(4.5)]  # now 2.5 rad away from 2, with 1 (1.9) and 0 (2.0) nearer: rank 3
+    assert choices.ndcg(embeddings).tolist() == pytest.approx([1.0, 0.5])
+    assert choices.ndcg(np.zeros((5, 2), np.float32)).tolist() == [0.0, 0.0]
+
+
+def test_equal_embeddings_earn_no_credit_by_position() -> None:
+    choices = HeldOutChoices.build(pairs_of([0, 0], [0, 1], [1, 2]), 40)
+    assert choices.ndcg(np.ones((40, 1), np.float32)).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("trainable", ["projection", "last_layers", "full"])
+def test_items_chosen_together_come_together(encoder: TextEncoder, trainable: str) -> None:
+    texts, pairs = clustered_world()
+    settings = QUICK.model_copy(update={"trainable": trainable, "num_layers": 1})
+    result = finetune(encoder, texts, pairs, settings, seed=3)
+    assert result.kept == "fine-tuned", result.reason
+    assert result.finetuned_score is not None
+    assert result.pretrained_score is not None
+    assert result.finetuned_score > result.pretrained_score + 0.05
+    assert purity(encoder, texts) < 0.65
+    assert purity(result.encoder, texts) > 0.9
+    assert result.stage in {"projection", trainable}
+
+
+@pytest.mark.parametrize("trainable", ["last_layers", "full"])
+def test_layers_learn_without_the_projection_stage(encoder: TextEncoder, trainable: str) -> None:
+    texts, pairs = clustered_world()
+    settings = QUICK.model_copy(update={"trainable": trainable, "projection_steps": 0, "num_layers": 1})
+    result = finetune(encoder, texts, pairs, settings)
+    assert (result.kept, result.stage) == ("fine-tuned", trainable), result.reason
+    before, after = encoder.model.state_dict(), result.encoder.model.state_dict()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed
+    assert all(
+        name.startswith("encoder.layer.1" if trainable == "last_layers" else "encoder.layer") for name in changed
+    )
+
+
+def test_one_seed_gives_the_same_weights_and_leaves_the_pretrained_ones_alone(encoder: TextEncoder) -> None:
+    texts, pairs = clustered_world()
+    settings = QUICK.model_copy(update={"trainable": "last_layers", "max_steps": 5, "projection_steps": 20})
+    before = encoder.encode(texts)
+    first, second, other = (finetune(encoder, texts, pairs, settings, seed=seed) for seed in (1, 1, 2))
+    assert first.encoder.fingerprint == second.encoder.fingerprint
+    assert first.encoder.fingerprint != other.encoder.fingerprint
+    np.testing.assert_array_equal(encoder.encode(texts), before)
+
+
+def test_remembered_embeddings_are_the_encoders_own(encoder: TextEncoder) -> None:
+    texts, pairs = clustered_world()
+    result = finetune(encoder, [*texts, ""], pairs, QUICK.model_copy(update={"trainable": "last_layers"}))
+    remembered = result.encoder.encode([*texts, ""])
+    anew = result.encoder.with_weights(result.encoder.model, result.encoder.projection).encode([*texts, ""])
+    np.testing.assert_allclose(remembered, anew, atol=1e-6)
+    assert not remembered[-1].any()
+
+
+def test_pretrained_embeddings_are_kept_and_used_again(encoder: TextEncoder, tmp_path: Path) -> None:
+    texts, pairs = clustered_world()
+    settings = QUICK.model_copy(update={"trainable": "last_layers", "max_steps": 5})
+    cached = TextEncoder(
+        encoder.model, encoder.tokenizer, encoder.settings.model_copy(update={"cache": str(tmp_path / "cache")})
+    )
+    first = finetune(cached, texts, pairs, settings)
+    assert cached.knows([cached.clean(text) for text in texts])
+    again = finetune(cached, texts, pairs, settings)
+    assert again.pretrained_score == first.pretrained_score
+    np.testing.assert_allclose(cached.encode(texts), encoder.encode(texts), atol=1e-6)
+
+
+def test_noise_keeps_the_pretrained_encoder_and_says_why(encoder: TextEncoder) -> None:
+    texts, pairs = clustered_world()
+    rng = np.random.default_rng(5)
+    noise = NextItemPairs(
+        rng.integers(0, len(texts), len(pairs)), rng.integers(0, len(texts), len(pairs)), pairs.user_rows, pairs.gaps,
+        pairs.moments,
+    )  # fmt: skip
+    result = finetune(encoder, texts, noise, QUICK)
+    assert result.kept == "pretrained"
+    assert result.encoder is encoder
+    assert "not clearly better" in result.reason
+    assert result.finetuned_score is not None
+
+
+@pytest.mark.parametrize(
+    ("texts", "kept_pairs", "reason"),
+    [
+        ([""] * 48, 10**9, "no item has a text"),
+        (["red table"] * 48, 10**9, "0 pairs of 0 items"),
+        ([f"item {WORDS[n]}" for n in range(48)], 60, "to train on"),
+        ([f"item {WORDS[n]}" for n in range(48)], 0, "0 pairs"),
+    ],
+)
+def test_too_little_to_learn_from_keeps_the_pretrained_encoder(
+    encoder: TextEncoder, texts: list[str], kept_pairs: int, reason: str
+) -> None:
+    _, pairs = clustered_world()
+    result = finetune(encoder, texts, pairs.select(np.arange(len(pairs)) < kept_pairs), QUICK)
+    assert (result.kept, result.encoder) == ("pretrained", encoder)
+    assert reason in result.reason
+    assert result.finetuned_score is None
+
+
+def test_one_item_and_switched_off(encoder: TextEncoder) -> None:
+    alone = finetune(encoder, ["red table"], pairs_of([0, 0], [0, 0], [1, 2]), QUICK)
+    assert alone.kept == "pretrained"
+    texts, pairs = clustered_world()
+    off = finetune(encoder, texts, pairs, FinetuneSettings(enabled=False))
+    assert (off.kept, off.reason) == ("pretrained", "fine-tuning is switched off")
+
+
+def test_one_user_cannot_be_judge_and_party(encoder: TextEncoder) -> None:
+    texts, pairs = clustered_world()
+    one = NextItemPairs(pairs.anchor_rows, pairs.positive_rows, pairs.user_rows * 0, pairs.gaps, pairs.moments)
+    assert "held-out users" in finetune(encoder, texts, one, QUICK).reason
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 5000, 2**30])
+def test_cached_lower_layers_change_nothing(encoder: TextEncoder, cache_bytes: int) -> None:
+    texts, _ = clustered_world()
+    tower = LastLayersTower(encoder, encoder.tokenize(texts), 1, cache_bytes)
+    rows = np.arange(len(texts))
+    expected = encoder.encode(texts)
+    for _ in range(2):
+        np.testing.assert_allclose(tower.embed_all(rows), expected, atol=1e-6)
+        np.testing.assert_allclose(tower.embed(rows[::-1]).detach().numpy(), expected[::-1], atol=1e-6)
+
+
+def test_towers_start_as_the_encoder_and_become_one(encoder: TextEncoder) -> None:
+    pytest.importorskip("peft")
+    texts, _ = clustered_world()
+    tokens, rows = encoder.tokenize(texts), np.arange(len(texts))
+    towers: list[ProjectionTower | ModelTower] = [
+        ProjectionTower(encoder, encoder.encode(texts)), FullTower(encoder, tokens), LastLayersTower(encoder, tokens,
+        5, 0), LoraTower(encoder, tokens, seed=0),
+    ]  # fmt: skip
+    for tower in towers:
+        np.testing.assert_allclose(tower.embed_all(rows), encoder.encode(texts), atol=1e-6)
+        loss = tower.embed(rows[:4]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for weight in tower.trainable():
+            weight.data += 0.05
+        np.testing.assert_allclose(tower.encoder().encode(texts), tower.embed_all(rows), atol=1e-5)
+
+
+def test_models_that_cannot_be_split_say_what_to_set(encoder: TextEncoder) -> None:
+    import copy
+
+    other = copy.copy(encoder)
+    other.model = copy.deepcopy(encoder.model)
+    other.model.config.model_type = "distilbert"
+    with pytest.raises(EncoderError, match="set it to 'full'"):
+        LastLayersTower(other, [], 2, 0)
