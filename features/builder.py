@@ -13,7 +13,7 @@ from features.histories import Histories
 from features.item import ItemFeatures
 from features.pair import PairFeatures, PairSettings
 from features.settings import Settings
-from features.tables import Catalogue, Events, FloatArray, IntArray
+from features.tables import BoolArray, Catalogue, Events, FloatArray, IntArray
 from features.user import user_columns
 
 
@@ -27,7 +27,9 @@ class FeatureSettings(Settings):
 
 @dataclass(frozen=True)
 class FeatureMatrix:
-    """`values` (n_pairs, n_features) float32, NaN for unknown; `names` in column order; `query_rows` (n_pairs,) ascending."""
+    """`values` (n_pairs, n_features) float32, NaN for unknown; `names` in column order; `query_rows` (n_pairs,)
+    ascending.
+    """
 
     names: tuple[str, ...]
     values: npt.NDArray[np.float32]
@@ -36,6 +38,10 @@ class FeatureMatrix:
     def column(self, name: str) -> npt.NDArray[np.float32]:
         """One feature, (n_pairs,)."""
         return self.values[:, self.names.index(name)]
+
+    def select(self, pairs: BoolArray) -> FeatureMatrix:
+        """The pairs where `pairs` (n_pairs,) is true."""
+        return FeatureMatrix(self.names, self.values[pairs], self.query_rows[pairs])
 
 
 @dataclass(frozen=True)

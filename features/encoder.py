@@ -49,8 +49,8 @@ class EncoderSettings(Settings):
     text_columns: tuple[str, ...] = ("title", "brand", "category", "description")
     """The item columns that make the text, in this order."""
     max_tokens: int = Field(default=64, ge=4, le=4096)
-    """Tokens read of each text, special tokens included. Cost grows in proportion: measured 50 texts of 64 tokens a second
-    and core, 22 of 128."""
+    """Tokens read of each text, special tokens included. Cost grows in proportion: measured 50 texts of 64 tokens a
+    second and core, 22 of 128."""
     batch_size: int = Field(default=32, ge=1)
     """Texts a forward pass; they are sorted by length, so more gains nothing."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

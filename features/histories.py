@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +39,10 @@ class LastTouches:
 class Histories:
     """n histories in flat form, oldest event first within each.
 
-    `indptr` (n + 1,) int64; `item_rows` int64; `times` float64, unix seconds (NaN: unknown); `moments` int64, the position
-    of the event's moment in its history, events of one moment being a basket; `weights` float32, the event type's weight
-    (0: no sign of interest); `as_of` (n,) float64, the time the list is for (NaN: no clock). Built by `build`.
+    `indptr` (n + 1,) int64; `item_rows` int64; `times` float64, unix seconds (NaN: unknown); `moments` int64, the
+    position of the event's moment in its history, events of one moment being a basket; `weights` float32, the event
+    type's weight (0: no sign of interest); `as_of` (n,) float64, the time the list is for (NaN: no clock). Built by
+    `build`.
     """
 
     indptr: npt.NDArray[np.int64]
@@ -61,14 +63,15 @@ class Histories:
         num_items: int,
         clocked: BoolArray,
     ) -> Histories:
-        """From one array triple a history. `orders` sorts the events: unix seconds where `clocked` (n,) is true, else positions;
-        equal orders are one moment. Within a moment events are sorted by item row, so that file order can't matter.
+        """From one array triple a history. `orders` sorts the events: unix seconds where `clocked` (n,) is true,
+        else positions; equal orders are one moment. Within a moment events are sorted by item row, so that file
+        order can't matter.
         """
         lengths = np.array([len(r) for r in item_rows], dtype=np.int64)
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        rows = _flat(item_rows, np.int64)
-        order_values = _flat(orders, np.float64)
-        weight_values = _flat(weights, np.float32)
+        rows = _flat(item_rows).astype(np.int64)
+        order_values = _flat(orders).astype(np.float64)
+        weight_values = _flat(weights).astype(np.float32)
         query_rows = np.repeat(np.arange(len(lengths)), lengths)
         order = np.lexsort((rows, order_values, query_rows))
         rows, order_values, weight_values = rows[order], order_values[order], weight_values[order]
@@ -110,7 +113,9 @@ class Histories:
         last = np.ones(len(order), bool)
         last[:-1] = np.diff(sorted_key) != 0
         counts = np.diff(np.concatenate([[-1], np.flatnonzero(last)]))
-        strongest = np.maximum.reduceat(self.weights[order], np.flatnonzero(np.roll(last, 1))) if len(order) else self.weights
+        strongest = (
+            np.maximum.reduceat(self.weights[order], np.flatnonzero(np.roll(last, 1))) if len(order) else self.weights
+        )
         chosen = order[last]
         by_time = np.lexsort((self.item_rows[chosen], self.moments[chosen], self.query_rows[chosen]))
         chosen, counts, strongest = chosen[by_time], counts[by_time], strongest[by_time]
@@ -128,9 +133,20 @@ class Histories:
         return sp.csr_matrix((ones, touches.item_rows[order], touches.indptr), shape=(len(self), self.num_items))
 
     def weighted(self, half_life: float | None, limit: int | None = None) -> sp.csr_matrix:
-        """(n, num_items) float32: each liked item's event weight, halved every `half_life` moments (None: no decay; 0: the newest moment
-        alone), over the newest `limit` moments (None: all). Items whose events weigh nothing are left out.
+        """(n, num_items) float32: each liked item's event weight, halved every `half_life` moments (None: no decay; 0:
+        the newest moment alone), over the newest `limit` moments (None: all). Items whose events weigh nothing are
+        left out. Sources share what one of them has asked for.
         """
+        key = (half_life, limit)
+        if key not in self._weighted:
+            self._weighted[key] = self._weigh(half_life, limit)
+        return self._weighted[key]
+
+    @cached_property
+    def _weighted(self) -> dict[tuple[float | None, int | None], sp.csr_matrix]:
+        return {}
+
+    def _weigh(self, half_life: float | None, limit: int | None) -> sp.csr_matrix:
         touches = self.last_touches
         ago = touches.moments_ago
         values = touches.weights
@@ -148,9 +164,15 @@ class Histories:
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
         return Histories(
-            indptr, self.item_rows[flat], self.times[flat], self.moments[flat], self.weights[flat], self.as_of[rows], self.num_items
+            indptr,
+            self.item_rows[flat],
+            self.times[flat],
+            self.moments[flat],
+            self.weights[flat],
+            self.as_of[rows],
+            self.num_items,
         )
 
 
-def _flat(parts: Sequence[npt.NDArray[np.generic]], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
-    return np.concatenate([np.asarray(p, dtype) for p in parts]) if len(parts) else np.empty(0, dtype)
+def _flat(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(parts) if len(parts) else np.empty(0)

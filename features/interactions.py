@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -12,7 +14,7 @@ from features.tables import Events, FloatArray
 class EventSettings(Settings):
     """What events mean. Types that are not listed weigh 1; a weight of 0 or less is no sign of interest."""
 
-    weights: dict[str, float] = {
+    weights: Mapping[str, float] = {
         "view": 1.0, "click": 1.0, "play": 1.0, "played": 1.0, "review": 1.0, "rating": 1.0,
         "cart": 2.0, "purchase": 3.0,
         "cancel": 0.0, "dismiss": 0.0, "impression": 0.0,
@@ -22,7 +24,9 @@ class EventSettings(Settings):
 
 
 def event_weights(events: Events, settings: EventSettings) -> FloatArray:
-    """Each event's weight, (n_events,) float32, divided by the largest weight that occurs so that single-type data weighs 1."""
+    """Each event's weight, (n_events,) float32, divided by the largest weight that occurs so that single-type data
+    weighs 1.
+    """
     by_kind = np.array([max(0.0, settings.weights.get(name, 1.0)) for name in events.kind_names], np.float32)
     present = np.unique(events.kinds)
     top = by_kind[present].max(initial=0.0)

@@ -19,10 +19,10 @@ Columns = dict[str, npt.NDArray[np.float32]]
 class ItemFeatures:
     """Statistics of every item from the events known, all (n_items, ...).
 
-    `popularity` (n_items, num_half_lives + 1) float32: log(1 + decayed weight), shortest half-life first, the last one without
-    decay. `first_seen`, `last_seen`, `published_at` float64 unix seconds (NaN: never, or no clock). `repeat_share` float32: of
-    the item's buyers, the share that took it in a second moment. `numbers` (n_items, num_numbers) float32: price and the numeric attributes, NaN
-    for unknown, named by `number_names`.
+    `popularity` (n_items, num_half_lives + 1) float32: log(1 + decayed weight), shortest half-life first, the last
+    one without decay. `first_seen`, `last_seen`, `published_at` float64 unix seconds (NaN: never, or no clock).
+    `repeat_share` float32: of the item's buyers, the share that took it in a second moment. `numbers` (n_items,
+    num_numbers) float32: price and the numeric attributes, NaN for unknown, named by `number_names`.
     """
 
     popularity: npt.NDArray[np.float32]
@@ -62,10 +62,11 @@ class ItemFeatures:
 def _decayed(events: Events, weights: FloatArray, recent_share: float | None, num_items: int) -> FloatArray:
     """(num_items,) event weights, halved every time span that the newest `recent_share` of events took."""
     if recent_share is None or not events.has_clock or not len(events):
-        return np.bincount(events.item_rows, weights, num_items)
+        return np.bincount(events.item_rows, weights, num_items).astype(np.float64)
     newest = events.times.max()
     span = max(float(newest - np.quantile(events.times, 1 - recent_share)), 1.0)
-    return np.bincount(events.item_rows, weights * 0.5 ** ((newest - events.times) / span), num_items)
+    decayed = weights * 0.5 ** ((newest - events.times) / span)
+    return np.bincount(events.item_rows, decayed, num_items).astype(np.float64)
 
 
 def _first_and_last(events: Events, num_items: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

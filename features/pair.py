@@ -1,4 +1,6 @@
-"""What is known of a user and an item together: text matches, shared categories and brands, price distance, earlier touches."""
+"""What is known of a user and an item together: text matches, shared categories and brands, price distance, earlier
+touches.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,10 @@ class PairSettings(Settings):
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """`embeddings` (n_items, embedding_size) float32 on the item grid, (n_items, 0) without text; `attribute_values` CSR
-    (n_items, num_values) float32, idf weights of unit length within an attribute; `value_attribute` (num_values,) int64: which of
-    `attribute_names` a value belongs to."""
+    """`embeddings` (n_items, embedding_size) float32 on the item grid, (n_items, 0) without text; `attribute_values`
+    CSR (n_items, num_values) float32, idf weights of unit length within an attribute; `value_attribute`
+    (num_values,) int64: which of `attribute_names` a value belongs to.
+    """
 
     embeddings: npt.NDArray[np.float32]
     attribute_values: sp.csr_matrix
@@ -58,7 +61,9 @@ class PairFeatures:
         return out
 
     def _text(self, histories: Histories, query_rows: IntArray, item_rows: IntArray) -> Columns:
-        """Cosines to the newest items: of the newest moment (best), the best of the recent ones, and the recent ones' mean."""
+        """Cosines to the newest items: of the newest moment (best), the best of the recent ones, and the recent
+        ones' mean.
+        """
         if not self.embeddings.shape[1]:
             return {}
         last, best, mean = (np.full(len(query_rows), np.nan, np.float32) for _ in range(3))
@@ -77,7 +82,9 @@ class PairFeatures:
         return {"text:last": last, "text:best_of_recent": best, "text:mean_of_recent": mean}
 
     def _affinities(self, histories: Histories, query_rows: IntArray, item_rows: IntArray) -> Columns:
-        """Share of the (decayed) history that has the item's category, brand, ...; `:last` from the newest moment alone."""
+        """Share of the (decayed) history that has the item's category, brand, ...; `:last` from the newest moment
+        alone.
+        """
         out: Columns = {}
         if not self.attribute_names:
             return out
@@ -97,10 +104,15 @@ class PairFeatures:
 
 
 def attribute_matrix(catalogue: Catalogue, limit: int) -> tuple[sp.csr_matrix, npt.NDArray[np.int64], tuple[str, ...]]:
-    """One column a value of category, brand and the further string attributes that repeat between items; rows of unit length within each attribute."""
-    blocks, groups, names = [], [], []
+    """One column a value of category, brand and the further string attributes that repeat between items; rows of
+    unit length within each attribute.
+    """
+    names: list[str] = []
+    blocks, groups = [], []
     for name in (CATEGORY, BRAND, *catalogue.attributes):
-        values = [v if isinstance(v, tuple) else ((v,) if isinstance(v, str) and v else ()) for v in catalogue.frame[name]]
+        values = [
+            v if isinstance(v, tuple) else ((v,) if isinstance(v, str) and v else ()) for v in catalogue.frame[name]
+        ]
         block = _one_hot(values)
         if block.shape[1] == 0 or len(names) == limit:
             continue
@@ -108,7 +120,7 @@ def attribute_matrix(catalogue: Catalogue, limit: int) -> tuple[sp.csr_matrix, n
         groups.append(np.full(block.shape[1], len(names)))
         names.append(name)
     if not blocks:
-        return sp.csr_matrix((len(catalogue), 0), dtype=np.float32), np.empty(0, np.int64), ()
+        return _one_hot([()] * len(catalogue)), np.empty(0, np.int64), ()
     return sp.hstack(blocks, format="csr", dtype=np.float32), np.concatenate(groups), tuple(names)
 
 
@@ -120,7 +132,9 @@ def _one_hot(values: list[tuple[str, ...]]) -> sp.csr_matrix:
     matrix = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(values), len(codes)))
     counts = np.asarray(matrix.getnnz(axis=0))
     shared = np.flatnonzero(counts >= 2)
-    weighted = matrix[:, shared] @ sp.diags(np.log(1 + len(values) / counts[shared])) if len(shared) else matrix[:, shared]
+    weighted = (
+        matrix[:, shared] @ sp.diags(np.log(1 + len(values) / counts[shared])) if len(shared) else matrix[:, shared]
+    )
     norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
     return (sp.diags(1 / np.where(norms > 0, norms, 1.0)) @ weighted).tocsr().astype(np.float32)
 

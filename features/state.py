@@ -1,7 +1,7 @@
 """Fitted dataclasses <-> plain files: arrays as .npy (memory-mapped on load), the rest as JSON. No pickle.
 
-A fitted component is a frozen dataclass whose fields are arrays, CSR matrices, JSON values or such dataclasses themselves; this module writes and
-reads any of them, so that no component needs saving code of its own.
+A fitted component is a frozen dataclass whose fields are arrays, CSR matrices, JSON values or such dataclasses
+themselves; this module writes and reads any of them, so that no component needs saving code of its own.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ def save_state(component: Any, folder: Path) -> None:
             save_state(value, folder / field.name)
         elif isinstance(value, np.ndarray):
             np.save(folder / f"{field.name}.npy", value, allow_pickle=False)
-        elif sp.issparse(value):
-            matrix = value.tocsr()
+        elif isinstance(value, sp.csr_matrix):
             for part in _CSR_PARTS:
-                np.save(folder / f"{field.name}.{part}.npy", getattr(matrix, part), allow_pickle=False)
-            values[field.name] = {"csr_shape": list(matrix.shape)}
+                np.save(folder / f"{field.name}.{part}.npy", getattr(value, part), allow_pickle=False)
+            values[field.name] = {"csr_shape": list(value.shape)}
         else:
             values[field.name] = value
     (folder / "state.json").write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +18,7 @@ def user_columns(histories: Histories, items: ItemFeatures) -> Columns:
     n = len(histories)
     touches = histories.last_touches
     distinct = np.diff(touches.indptr)
-    out: Columns = {
+    out: dict[str, npt.NDArray[Any]] = {
         "user:events": np.log1p(histories.lengths),
         "user:items": np.log1p(distinct),
         "user:moments": np.log1p(histories.num_moments),

@@ -17,7 +17,9 @@ class Ranker(Protocol):
     kind: ClassVar[str]
 
     def score(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
-        """(n_pairs,) float64, higher is better; comparable within one list only. A row's score depends on that row alone."""
+        """(n_pairs,) float64, higher is better; comparable within one list only. A row's score depends on that row
+        alone.
+        """
         ...
 
     def save(self, folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""One source's own order as a ranker: the baseline, the ablation, and the safety net where there is too little to learn from."""
+"""One source's own order as a ranker: the baseline, the ablation, and the safety net where there is too little to
+learn from.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,17 @@ from features.builder import FeatureMatrix
 
 @dataclass(frozen=True)
 class ByScoreRanker:
-    """Orders by the ranks of the sources in `sources`, the first that offered an item deciding, later ones filling up."""
+    """Orders by the ranks of the sources in `sources`, the first that offered an item deciding, later ones filling
+    up.
+    """
 
     kind: ClassVar[str] = "by_score"
     sources: tuple[str, ...]
 
     def score(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
-        """-(source position) + 1 / (1 + rank in that source): everything of a source stands above what only later ones offered."""
+        """-(source position) + 1 / (1 + rank in that source): everything of a source stands above what only later
+        ones offered.
+        """
         out = np.full(len(features.query_rows), -float(len(self.sources)))
         for position in reversed(range(len(self.sources))):
             name = f"{self.sources[position]}:rank"

@@ -12,8 +12,9 @@ from features.builder import FeatureMatrix
 
 @dataclass(frozen=True)
 class RankingExamples:
-    """`labels` (n_pairs,) float32 >= 0, `groups` (n_lists,) int64: pairs of each list, in order; `users` (n_lists,) int64 says whose
-    list it is, so that a user can be held out whole; `num_labels` (n_lists,) how many items would have been right, found or not; `windows` (n_lists,) int64 the label window it comes from.
+    """`labels` (n_pairs,) float32 >= 0, `groups` (n_lists,) int64: pairs of each list, in order; `users` (n_lists,)
+    int64 says whose list it is, so that a user can be held out whole; `num_labels` (n_lists,) how many items
+    would have been right, found or not; `windows` (n_lists,) int64 the label window it comes from.
     """
 
     features: FeatureMatrix

@@ -23,7 +23,9 @@ class LambdaMartSettings(Settings):
     num_trees: int = Field(default=400, ge=1)
     """At most; early stopping ends before."""
     min_trees: int = Field(default=30, ge=1)
-    """The shipped forest has at least so many: on easy held-out users the first tree is already perfect, and ties decide the rest."""
+    """The shipped forest has at least so many: on easy held-out users the first tree is already perfect, and ties
+    decide the rest.
+    """
     num_leaves: int = 24
     learning_rate: float = 0.05
     min_examples_per_leaf: int = 60
@@ -52,7 +54,12 @@ class LambdaMartRanker:
 
     @classmethod
     def fit(
-        cls, train: RankingExamples, held_out: RankingExamples, settings: LambdaMartSettings, seed: int, num_threads: int
+        cls,
+        train: RankingExamples,
+        held_out: RankingExamples,
+        settings: LambdaMartSettings,
+        seed: int,
+        num_threads: int,
     ) -> Self:
         """Learn to order `train`, stopping by NDCG@10 on `held_out` (lists of other users)."""
         names = train.features.names
@@ -115,7 +122,8 @@ def _dataset(examples: RankingExamples) -> lightgbm.Dataset:
 
 def _parameters(settings: LambdaMartSettings, seed: int, num_threads: int) -> dict[str, Any]:
     return {
-        "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "lambdarank_truncation_level": settings.truncation_level,
+        "objective": "lambdarank", "metric": "ndcg", "eval_at": [10],
+        "lambdarank_truncation_level": settings.truncation_level,
         "learning_rate": settings.learning_rate, "num_leaves": settings.num_leaves, "lambda_l2": settings.l2,
         "min_data_in_leaf": settings.min_examples_per_leaf, "feature_fraction": settings.feature_fraction,
         "bagging_fraction": settings.row_fraction, "bagging_freq": 1, "seed": seed, "deterministic": True,

@@ -43,8 +43,9 @@ def window_examples(
     settings: Settings,
     number: int,
 ) -> tuple[RankingExamples, RankingExamples]:
-    """(training, held-out) examples of one window. `data` must be the window's known events. Lists in which no source found a label
-    are left out; training lists keep a part of their negatives, held-out lists all."""
+    """(training, held-out) examples of one window. `data` must be the window's known events. Lists in which no
+    source found a label are left out; training lists keep a part of their negatives, held-out lists all.
+    """
     check_no_leak(data, window)
     sources = fit_sources(chosen, data)
     features = FeatureBuilder.fit(data.catalogue, data.events, data.weights, data.embeddings, settings.features)
@@ -53,7 +54,9 @@ def window_examples(
     for start in range(0, len(window), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(window)))
         histories = window.histories.at_rows(rows)
-        found, matrix = candidates_with_features(sources, features, histories, settings.retrieval.per_source, histories.seen)
+        found, matrix = candidates_with_features(
+            sources, features, histories, settings.retrieval.per_source, histories.seen
+        )
         labels = window.labels(rows[found.query_rows], found.item_rows)
         for out, part in zip((False, True), parts, strict=True):
             keep = held_out[rows][found.query_rows] == out
@@ -68,7 +71,9 @@ def check_no_leak(data: FitData, window: LabelWindow) -> None:
     """ValueError where `data` holds an event that a label window may not know."""
     late = int((data.events.times >= window.as_of).sum()) if data.events.has_clock else 0
     if late:
-        raise ValueError(f"{late} events that sources would be fitted on are not before the label window ({window.as_of})")
+        raise ValueError(
+            f"{late} events that sources would be fitted on are not before the label window ({window.as_of})"
+        )
     num_items = window.histories.num_items
     lists = np.repeat(np.arange(len(window)), window.num_labels)
     labelled = window.users[lists] * num_items + window.label_items
@@ -83,7 +88,9 @@ def compare(ranker: Ranker, held_out: RankingExamples) -> dict[str, float]:
     features, labels = held_out.features, held_out.labels
     num_labels = held_out.num_labels
     scores = {"ranker": ranker.score(features)}
-    scores |= {n.removesuffix(":rank"): -features.column(n).astype(np.float64) for n in features.names if n.endswith(":rank")}
+    scores |= {
+        n.removesuffix(":rank"): -features.column(n).astype(np.float64) for n in features.names if n.endswith(":rank")
+    }
     out = {}
     for name, score in scores.items():
         order = np.lexsort((-score, features.query_rows))
@@ -95,8 +102,9 @@ def compare(ranker: Ranker, held_out: RankingExamples) -> dict[str, float]:
 def _sampled(
     query_rows: npt.NDArray[np.int64], labels: npt.NDArray[np.float32], negatives: int, rng: np.random.Generator
 ) -> BoolRows:
-    """(n_pairs,) bool: all positives, and `negatives` of the others of each list, drawn evenly: hard ones alone would teach the
-    ranker that what no source ranks high is more often right than it is."""
+    """(n_pairs,) bool: all positives, and `negatives` of the others of each list, drawn evenly: hard ones alone
+    would teach the ranker that what no source ranks high is more often right than it is.
+    """
     order = np.lexsort((rng.random(len(query_rows)), labels > 0, query_rows))
     keep = np.zeros(len(query_rows), bool)
     keep[order[rank_in_run(query_rows[order]) < negatives]] = True

@@ -21,7 +21,8 @@ from recsys.settings import Settings
 class StoredHistories:
     """The events that the model was trained on, by user: row u's events are indptr[u]:indptr[u + 1], oldest first.
 
-    `item_rows` int32, `times` float64 (unix seconds or the user's own order), `weights` float32 (0: no sign of interest).
+    `item_rows` int32, `times` float64 (unix seconds or the user's own order), `weights` float32 (0: no sign of
+    interest).
     """
 
     indptr: npt.NDArray[np.int64]
@@ -36,9 +37,9 @@ class FittedModel:
     """All parts are immutable. `fallback` answers where there is no history and
     fills lists up. `trained_until`: time of the newest event known (unix seconds; 0 without a clock).
 
-    `encoder` is the TextEncoder (None where there is no text, and in a model loaded for serving, which needs none). `kind_weights` maps the event
-    types of the training data to their weights (largest 1). `report` holds JSON-able facts of the training run: chosen source
-    settings, window metrics, encoder scores, stage seconds, warnings.
+    `encoder` is the TextEncoder (None where there is no text, and in a model loaded for serving, which needs none).
+    `kind_weights` maps the event types of the training data to their weights (largest 1). `report` holds JSON-able
+    facts of the training run: chosen source settings, window metrics, encoder scores, stage seconds, warnings.
     """
 
     catalogue: Catalogue

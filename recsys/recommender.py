@@ -20,7 +20,7 @@ from features.tables import AVAILABLE, TITLE, BoolArray
 from ranking.by_score import ByScoreRanker
 from recsys.errors import RequestError
 from recsys.model import FittedModel
-from recsys.requests import HISTORY_EVENT, RecommendedItem, Recommendation, Request
+from recsys.requests import HISTORY_EVENT, Recommendation, RecommendedItem, Request
 from recsys.retrieval.merge import Candidates
 from recsys.scoring import CHUNK, candidates_with_features
 
@@ -30,9 +30,12 @@ Triple = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.fl
 
 @dataclass(frozen=True)
 class _History:
-    """One request's history in rows: events, whether their orders are unix seconds, and the time the list is for."""
+    """One request's history in rows: its newest events, all items seen, whether orders are unix seconds, and the
+    time the list is for.
+    """
 
     events: Triple
+    seen: npt.NDArray[np.int64]
     clocked: bool
     as_of: float
     unknown: int
@@ -82,12 +85,16 @@ class Recommender:
         return self._build([self._history(request) for request in requests])
 
     def explain(self, request: Request) -> pd.DataFrame:
-        """One row an item of the request's list, best first: item_id, title, score, and each feature's share of the score (TreeSHAP,
-        largest mean magnitude first). RequestError where no LambdaMART ranker answers the request."""
+        """One row an item of the request's list, best first: item_id, title, score, and each feature's share of the
+        score (TreeSHAP, largest mean magnitude first). RequestError where no LambdaMART ranker answers the
+        request.
+        """
         ranker = self.model.ranker
         answer = self.recommend(request)
         if not hasattr(ranker, "contributions") or answer.strategy != "ranked":
-            raise RequestError("user", f"the list was made by strategy {answer.strategy!r}, which has no feature contributions")
+            raise RequestError(
+                "user", f"the list was made by strategy {answer.strategy!r}, which has no feature contributions"
+            )
         history = self._history(request)
         found, matrix = self._candidates([request], [history], self._mask(request.filters))
         shares = pd.DataFrame(ranker.contributions(matrix)[:, :-1], columns=list(matrix.names))
@@ -106,7 +113,9 @@ class Recommender:
         bounds = np.searchsorted(found.query_rows[order], np.arange(len(requests) + 1))
         ranks, names = _source_ranks(found)
         return [
-            self._list(requests[k], histories[k], found, scores, order[bounds[k] : bounds[k + 1]], ranks, names, allowed)
+            self._list(
+                requests[k], histories[k], found, scores, order[bounds[k] : bounds[k + 1]], ranks, names, allowed
+            )
             for k in range(len(requests))
         ]
 
@@ -115,7 +124,7 @@ class Recommender:
         scores = self.model.ranker.score(matrix)
         if empty.any():
             pairs = empty[matrix.query_rows]
-            chosen = FeatureMatrix(matrix.names, matrix.values[pairs], matrix.query_rows[pairs])
+            chosen = matrix.select(pairs)
             scores[pairs] = ByScoreRanker((self.model.fallback.name,)).score(chosen)
         return np.round(scores, SCORE_DIGITS)
 
@@ -123,7 +132,7 @@ class Recommender:
         self, requests: list[Request], histories: list[_History], allowed: BoolArray
     ) -> tuple[Candidates, FeatureMatrix]:
         built = self._build(histories)
-        blocked = self._blocked(requests, built)
+        blocked = self._blocked(requests, histories)
         per_source = self.model.settings.retrieval.per_source
         mask = None if allowed.all() else allowed
         return candidates_with_features(self.model.sources, self.model.features, built, per_source, blocked, mask)
@@ -154,7 +163,7 @@ class Recommender:
     ) -> list[RecommendedItem]:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
         one = self._build([history])
-        blocked = self._blocked([request], one) + _marks([listed], one.num_items)
+        blocked = self._blocked([request], [history]) + _marks([listed], one.num_items)
         top = self.model.fallback.scores(one)[""].top(request.n - len(listed), blocked.tocsr(), allowed)
         return [
             self._item(int(row), len(listed) + k, round(lowest - 1e-3 * k, SCORE_DIGITS), (self.model.fallback.name,))
@@ -199,8 +208,10 @@ class Recommender:
             events, missing = self._with_recent(events, request.recent, as_of if clocked else 0.0)
             unknown += missing
         limit = self.model.settings.events.history_limit
-        events = (events[0][-limit:], events[1][-limit:], events[2][-limit:])
-        return _History(events, clocked, as_of if self.model.histories.has_clock else np.nan, unknown, known_user)
+        newest = (events[0][-limit:], events[1][-limit:], events[2][-limit:])
+        return _History(
+            newest, events[0], clocked, as_of if self.model.histories.has_clock else np.nan, unknown, known_user
+        )
 
     def _own_history(self, request: Request) -> tuple[Triple, bool, int]:
         history = request.history or ()
@@ -250,13 +261,14 @@ class Recommender:
         clocked = np.array([h.clocked for h in histories], bool)
         return Histories.build(rows, orders, weights, as_of, len(self._ids), clocked)
 
-    def _blocked(self, requests: list[Request], histories: Histories) -> sp.csr_matrix:
+    def _blocked(self, requests: list[Request], histories: list[_History]) -> sp.csr_matrix:
         """What each list must not hold: the history (unless told otherwise) and what the request excludes."""
-        default = self.model.settings.serve.exclude_seen
-        hide = np.array([default if r.exclude_seen is None else r.exclude_seen for r in requests], np.int8)
-        excluded = [self.model.catalogue.items.rows(list(r.exclude)) for r in requests]
-        marked = histories.seen.multiply(hide[:, None]) + _marks([rows[rows >= 0] for rows in excluded], histories.num_items)
-        return marked.tocsr()
+        rows = []
+        for request, history in zip(requests, histories, strict=True):
+            hide = self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
+            named = self.model.catalogue.items.rows(list(request.exclude))
+            rows.append(np.concatenate([history.seen if hide else history.seen[:0], named[named >= 0]]))
+        return _marks(rows, len(self._ids))
 
     def _compute_mask(self, filters: tuple[tuple[str, str], ...]) -> BoolArray:
         """(n_items,) bool: available, and for each filtered column one of its values matches."""

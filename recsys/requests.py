@@ -20,9 +20,10 @@ class HistoryEvent:
 class Request:
     """One list to make.
 
-    `history` (oldest first) replaces what is stored of the user, `()` is a guest; None takes the stored history. `recent` is
-    added after it. `at` is the time the list is for, unix seconds (None: now when serving, the newest known event in batch).
-    `filters` maps a column to the values of which one must match. `n` is the length of the list.
+    `history` (oldest first) replaces what is stored of the user, `()` is a guest; None takes the stored history.
+    `recent` is added after it. `at` is the time the list is for, unix seconds (None: now when serving, the newest
+    known event in batch). `filters` maps a column to the values of which one must match. `n` is the length of the
+    list.
     """
 
     request_id: str = ""
@@ -38,7 +39,9 @@ class Request:
 
 @dataclass(frozen=True)
 class RecommendedItem:
-    """One item of a list: `rank` 1 is the best, `sources` the candidate sources that offered it, the first one first."""
+    """One item of a list: `rank` 1 is the best, `sources` the candidate sources that offered it, the first one
+    first.
+    """
 
     item_id: str
     rank: int

@@ -35,8 +35,9 @@ def candidates_with_features(
 
 
 def _agreement(found: Candidates) -> dict[str, FloatArray]:
-    """How many sources offer the candidate, the reciprocal rank fusion of their ranks (Cormack et al. 2009), and each source's score as
-    a share of the best score in the list."""
+    """How many sources offer the candidate, the reciprocal rank fusion of their ranks (Cormack et al. 2009), and
+    each source's score as a share of the best score in the list.
+    """
     ranks = {name: values for name, values in found.columns.items() if name.endswith(":rank")}
     if not ranks:
         return {}
@@ -54,7 +55,9 @@ def _agreement(found: Candidates) -> dict[str, FloatArray]:
 
 
 def mean_ndcg(query_rows: IntArray, labels: FloatArray, num_labels: IntArray, k: int = 10) -> float:
-    """Mean NDCG@k of lists given as flat pairs, best first within a list: `labels` (n_pairs,) > 0 where right, `num_labels` (n_lists,)."""
+    """Mean NDCG@k of lists given as flat pairs, best first within a list: `labels` (n_pairs,) > 0 where right,
+    `num_labels` (n_lists,).
+    """
     rank = rank_in_run(query_rows)
     head = rank < k
     hits = np.zeros((len(num_labels), k), bool)

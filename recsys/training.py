@@ -16,9 +16,9 @@ import numpy.typing as npt
 from features.builder import FeatureBuilder
 from features.encoder import TextEncoder
 from features.finetune import finetune
-from features.next_items import next_item_pairs
 from features.grid import on_grid
 from features.interactions import event_weights
+from features.next_items import next_item_pairs
 from features.settings import Settings as ComponentSettings
 from features.tables import Dataset, Events
 from ranking.base import Ranker
@@ -29,7 +29,7 @@ from recsys.choosing import choose_settings, first_choice
 from recsys.examples import compare, fit_sources, held_out_lists, window_examples
 from recsys.model import FittedModel, StoredHistories
 from recsys.retrieval.base import FitData
-from recsys.retrieval.popularity import PopularitySource
+from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings
 from recsys.threads import limit_threads
@@ -66,7 +66,9 @@ class _Run:
 
 
 def train(dataset: Dataset, settings: Settings | None = None) -> FittedModel:
-    """Fit encoder, sources, features and ranker on `dataset`; see `FittedModel`. Deterministic for one seed and thread count."""
+    """Fit encoder, sources, features and ranker on `dataset`; see `FittedModel`. Deterministic for one seed and
+    thread count.
+    """
     run = _Run(dataset, settings or Settings())
     with limit_threads(run.settings.threads):
         return _train(run)
@@ -85,11 +87,17 @@ def _train(run: _Run) -> FittedModel:
         data = run.fit_data(events, _end(events), embeddings)
         sources = fit_sources(chosen, data)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
-        fallback = PopularitySource.fit(data, chosen.get("popularity", settings.retrieval.popularity))
+        fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
     return FittedModel(
         dataset.catalogue, dataset.users, _stored(dataset, data.weights), sources, fallback, features, ranker, settings,
         _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report,
     )  # fmt: skip
+
+
+def _popularity_settings(chosen: dict[str, ComponentSettings], settings: Settings) -> PopularitySettings:
+    """As chosen, or the first values where popularity is not among the sources."""
+    own = chosen.get(PopularitySource.name, first_choice(settings.retrieval.popularity))
+    return PopularitySettings.model_validate(own.model_dump())
 
 
 def _end(events: Events) -> float:
@@ -101,7 +109,10 @@ def _text(run: _Run, known: Events) -> tuple[TextEncoder | None, F32 | None]:
     settings = run.settings
     texts = run.dataset.catalogue.texts(settings.encoder.text_columns)
     if settings.encoder.model == "none" or not any(text.strip() for text in texts):
-        run.report["encoder"] = {"kept": "none", "reason": "switched off" if any(texts) else "the catalogue has no text"}
+        run.report["encoder"] = {
+            "kept": "none",
+            "reason": "switched off" if any(texts) else "the catalogue has no text",
+        }
         return None, None
     with run.stage("load encoder"):
         encoder = TextEncoder.from_settings(settings.encoder)
@@ -110,7 +121,9 @@ def _text(run: _Run, known: Events) -> tuple[TextEncoder | None, F32 | None]:
             pairs = next_item_pairs(known, event_weights(known, settings.events))
             result = finetune(encoder, texts, pairs, settings.finetune, settings.seed)
         encoder = result.encoder
-        run.report["encoder"] = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "encoder"}
+        run.report["encoder"] = {
+            f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "encoder"
+        }
     with run.stage("embed catalogue"):
         return encoder, on_grid(encoder.encode(texts), items=True)
 
@@ -132,12 +145,16 @@ def _fit_ranker(
 ) -> Ranker:
     """LambdaMART on the windows' examples, or the best source's order where that can't be learned or is no better."""
     settings = run.settings
-    by_choice = sorted(chosen, key=lambda name: -(run.report.get("sources", {}).get(name, {}).get("window_ndcg@10") or 0.0))
+    by_choice = sorted(
+        chosen, key=lambda name: -(run.report.get("sources", {}).get(name, {}).get("window_ndcg@10") or 0.0)
+    )
     if settings.ranker == "by_score":
         return _by_score(run, by_choice, "the settings say so")
     num_lists = sum(len(window) for window in windows)
     if num_lists < settings.examples.min_lists:
-        return _by_score(run, by_choice, f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}")
+        return _by_score(
+            run, by_choice, f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
+        )
     with run.stage("make ranking examples"):
         held_out = held_out_lists(windows, settings.lambdamart.share_held_out, settings.seed)
         parts = [
@@ -153,13 +170,28 @@ def _fit_ranker(
         stopped = LambdaMartRanker.fit(train_part, test_part, settings.lambdamart, settings.seed, settings.threads)
     scores = compare(stopped, test_part)
     best = max((name for name in scores if name != "ranker"), key=lambda name: scores[name])
-    run.report["ranker"] = {"held_out_ndcg@10": scores, "trees": stopped.num_trees, "train_lists": len(train_part), "held_out_lists": len(test_part)}
+    run.report["ranker"] = {
+        "held_out_ndcg@10": scores,
+        "trees": stopped.num_trees,
+        "train_lists": len(train_part),
+        "held_out_lists": len(test_part),
+    }
     logger.info("held-out users, NDCG@10: ranker %.4f, best source %s %.4f", scores["ranker"], best, scores[best])
     if scores["ranker"] < scores[best]:
-        return _by_score(run, [best, *by_choice], f"on held-out users the ranker ({scores['ranker']:.4f}) is no better than {best} ({scores[best]:.4f})")
+        return _by_score(
+            run,
+            [best, *by_choice],
+            f"on held-out users the ranker ({scores['ranker']:.4f}) is no better than {best} ({scores[best]:.4f})",
+        )
     with run.stage("fit ranker"):
         everything = RankingExamples.concatenate([train_part, test_part])
-        final = LambdaMartRanker.fit_trees(everything, max(stopped.num_trees, settings.lambdamart.min_trees), settings.lambdamart, settings.seed, settings.threads)
+        final = LambdaMartRanker.fit_trees(
+            everything,
+            max(stopped.num_trees, settings.lambdamart.min_trees),
+            settings.lambdamart,
+            settings.seed,
+            settings.threads,
+        )
     run.report["ranker"]["gains"] = dict(list(final.gains().items())[:30])
     return final
 

@@ -1,14 +1,16 @@
 """Label windows: moments whose outcome is known, with the events that may be known before them.
 
-With a clock, windows are consecutive time spans at the end of the data: sources are fitted on what came before a window, and each
-moment in it is a list to rank, its history reaching up to the moment (so the sources are as stale as they will be in
-service). Without a clock the newest moments of every user are the labels, and no source has seen them.
+With a clock, windows are consecutive time spans at the end of the data: sources are fitted on what came before a
+window, and each moment in it is a list to rank, its history reaching up to the moment (so the sources are as stale
+as they will be in service). Without a clock the newest moments of every user are the labels, and no source has seen
+them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,9 @@ class ExampleSettings(Settings):
     """How many lists the ranker learns from, and which."""
 
     windows: int = Field(default=2, ge=1, le=8)
-    """Label windows; each costs one more fit of all sources (without a clock: labelled moments a user, one fit for all)."""
+    """Label windows; each costs one more fit of all sources (without a clock: labelled moments a user, one fit for
+    all).
+    """
     window_share: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the events in one window."""
     moments_per_user: int = 10
@@ -33,7 +37,9 @@ class ExampleSettings(Settings):
     max_lists: int = 15_000
     """Lists in all, at most; drawn at random where there are more."""
     negatives_per_list: int = 150
-    """Candidates without a label that the ranker sees of each training list, at most; drawn at random where there are more."""
+    """Candidates without a label that the ranker sees of each training list, at most; drawn at random where there
+    are more.
+    """
     min_lists: int = 50
     """With fewer lists than this there is nothing to learn from, and the best source's order is used."""
 
@@ -91,10 +97,7 @@ def label_windows(
     rng = np.random.default_rng(seed)
     weights = event_weights(events, event_settings)
     moments = _moments(events)
-    if events.has_clock:
-        plans = _clock_plans(events, moments, settings)
-    else:
-        plans = [_order_plan(events, moments, settings)]
+    plans = _clock_plans(events, moments, settings) if events.has_clock else [_order_plan(events, moments, settings)]
     windows = []
     for known, as_of, chosen in plans:
         sampled = _sample(chosen, moments.users, settings.moments_per_user, settings.max_lists // len(plans), rng)
@@ -129,7 +132,7 @@ def _clock_plans(
     edges = [float(np.quantile(events.times, 1 - settings.window_share * k)) for k in range(settings.windows + 1)]
     edges[0] = np.inf
     plans = []
-    for stop, start in zip(edges[:-1], edges[1:], strict=True):
+    for stop, start in pairwise(edges):
         chosen = np.flatnonzero((times >= start) & (times < stop) & (moments.position > 0))
         known = events.before(start)
         if len(chosen) and len(known):
@@ -187,7 +190,6 @@ def _window(
     times = events.times[moments.order[moments.starts[kept]]] if kept else np.empty(0)
     at = times if events.has_clock else np.full(len(kept), np.nan)
     histories = Histories.build(rows, orders, likes, at, num_items, np.full(len(kept), events.has_clock))
-    return LabelWindow(
-        known, as_of, histories, moments.users[kept], np.concatenate([[0], np.cumsum([len(w) for w in labels])]).astype(np.int64),
-        np.concatenate(labels).astype(np.int64) if labels else np.empty(0, np.int64),
-    )  # fmt: skip
+    label_indptr = np.cumsum([0, *(len(wanted) for wanted in labels)])
+    label_items = np.concatenate([np.empty(0, np.int64), *labels])
+    return LabelWindow(known, as_of, histories, moments.users[kept], label_indptr, label_items)

@@ -1,4 +1,6 @@
-"""What many tests share: the tiny world, read and trained once, and hypothesis without deadlines (machines are shared)."""
+"""What many tests share: the tiny world, read and trained once, and hypothesis without deadlines (machines are
+shared).
+"""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bert import write_tiny_bert
 
 from features.encoder import EncoderSettings, TextEncoder, clean_text
 from features.encoder_files import DEFAULT_SHA256, default_model_folder
 from features.errors import EncoderError
 from features.text_cache import EmbeddingCache, text_key
+from tiny_bert import write_tiny_bert
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bert import write_tiny_bert
 
 from features.contrastive import contrastive_loss, endless_batches, learning_rate_factor, log_shares
 from features.encoder import EncoderSettings, TextEncoder
@@ -14,6 +13,7 @@ from features.finetune import FinetuneSettings, NextItemPairs, finetune, next_it
 from features.held_out import HeldOutChoices
 from features.tables import Events
 from features.towers import FullTower, LastLayersTower, LoraTower, ModelTower, ProjectionTower
+from tiny_bert import write_tiny_bert
 
 NUM_CLUSTERS, PER_CLUSTER = 2, 24
 WORDS = [f"{letter}{vowel}{end}" for letter in "bdfgklmnprst" for vowel in "aeio" for end in "xz"]

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 import click
 import pandas as pd
 import pytest
-from handmade import handmade_model
 
 from features.tables import Dataset
+from handmade import handmade_model
 from recsys.__main__ import cli
 from recsys.api.schemas import PARAMETERS, answer_document, request_from_query
 from recsys.bundle import save_bundle

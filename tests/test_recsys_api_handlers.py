@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import handmade_model
 
+from handmade import handmade_model
 from recsys.api.handlers import Handlers
 from recsys.errors import BundleError, RequestError
 from recsys.recommender import Recommender

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from handmade import USERS, handmade_model
 
+from handmade import USERS, handmade_model
 from recsys import batch
 from recsys.batch import BatchReport, run_batch
 from recsys.bundle import save_bundle

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import USERS, handmade_model
 
 from features.tables import Rejected
+from handmade import USERS, handmade_model
 from recsys.bundle import (
     check_writable,
     compare,

@@ -9,9 +9,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
 
 from features.tables import Dataset, Events, IdIndex, Rejected
+from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
 from recsys.errors import DataError, SettingsError
 from recsys.evaluation import PRODUCT, evaluate, render
 from recsys.evaluation_result import SystemResult, per_query

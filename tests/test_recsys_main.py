@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from handmade import handmade_model
 
 import recsys
+from handmade import handmade_model
 from recsys import training
 from recsys.__main__ import _run, _summary
 from recsys.bundle import current_version, list_versions, save_bundle

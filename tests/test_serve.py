@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
-from handmade import handmade_model
 
+from handmade import handmade_model
 from recsys.bundle import save_bundle
 from recsys.errors import RequestError
 from recsys.recommender import Recommender

@@ -1,6 +1,8 @@
-"""A tiny world whose right answers are known by reasoning: readers of space books and of garden books, who never mix.
+"""A tiny world whose right answers are known by reasoning: readers of space books and of garden books, who never
+mix.
 
-Every user walks through its own shelf in order, from a place of its own, so that what comes next is the next number of the same shelf.
+Every user walks through its own shelf in order, from a place of its own, so that what comes next is the next number
+of the same shelf.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def item_rows() -> list[dict[str, str]]:
 
 
 def event_rows(*, clock: bool = True, num_users: int = NUM_USERS) -> list[dict[str, str]]:
-    """The events as rows of text; user u reads shelf u % 2 from number 3 u on, one book a day, users a few hours apart."""
+    """The events as rows of text; user u reads shelf u % 2 from number 3 u on, one book a day, users a few hours
+    apart.
+    """
     shelves = list(SHELVES)
     rows = []
     for user in range(num_users):

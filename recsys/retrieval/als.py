@@ -1,4 +1,6 @@
-"""Implicit-feedback matrix factorisation (Hu, Koren and Volinsky 2008), fitted by `implicit`; users are folded in from their history."""
+"""Implicit-feedback matrix factorisation (Hu, Koren and Volinsky 2008), fitted by `implicit`; users are folded in
+from their history.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class AlsSettings(Settings):
 
 @dataclass(frozen=True)
 class AlsSource:
-    """`item_factors` (n_items, factors) float32 on the item grid, divided by `largest_norm`; `gram` (factors, factors) float64."""
+    """`item_factors` (n_items, factors) float32 on the item grid, divided by `largest_norm`; `gram` (factors,
+    factors) float64.
+    """
 
     name: ClassVar[str] = "als"
     item_factors: npt.NDArray[np.float32]
@@ -49,8 +53,8 @@ class AlsSource:
         if not data.matrix.nnz:
             zeros = np.zeros((data.num_items, settings.factors), np.float32)
             return cls(
-                zeros, np.zeros((settings.factors,) * 2), 1.0, settings.alpha[0], settings.regularization, settings.half_life[0],
-                settings.history_limit,
+                zeros, np.zeros((settings.factors,) * 2), 1.0, settings.alpha[0], settings.regularization,
+                settings.half_life[0], settings.history_limit,
             )  # fmt: skip
         with threadpool_limits(1, "blas"):  # implicit's own threads and BLAS's would fight for the cores
             model = AlternatingLeastSquares(
@@ -63,7 +67,13 @@ class AlsSource:
         factors = on_grid(factors / largest, items=True)
         wide = factors.astype(np.float64) * largest
         return cls(
-            factors, wide.T @ wide, largest, settings.alpha[0], settings.regularization, settings.half_life[0], settings.history_limit
+            factors,
+            wide.T @ wide,
+            largest,
+            settings.alpha[0],
+            settings.regularization,
+            settings.half_life[0],
+            settings.history_limit,
         )
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
@@ -81,7 +91,9 @@ class AlsSource:
         return InnerProductScores(queries, self.item_factors, (safe * self.largest_norm).astype(np.float32))
 
     def fold_in(self, histories: Histories, half_life: float | None) -> npt.NDArray[np.float64]:
-        """User vectors (n, factors): the least-squares step of ALS for the history's items, zero for an empty history."""
+        """User vectors (n, factors): the least-squares step of ALS for the history's items, zero for an empty
+        history.
+        """
         confidence = histories.weighted(half_life, self.history_limit) * self.alpha
         size = self.item_factors.shape[1]
         base = self.gram + self.regularization * np.eye(size)

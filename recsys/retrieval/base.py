@@ -20,8 +20,8 @@ from recsys.retrieval.scores import F32, Scores
 class FitData:
     """All that a source may learn from: the catalogue, the events before `as_of` and the text embeddings.
 
-    `embeddings` (n_items, embedding_size) float32, unit rows on the item grid, zero rows for items without text; None for a
-    catalogue without text. `num_threads` for the libraries that take one.
+    `embeddings` (n_items, embedding_size) float32, unit rows on the item grid, zero rows for items without text;
+    None for a catalogue without text. `num_threads` for the libraries that take one.
     """
 
     catalogue: Catalogue
@@ -64,6 +64,7 @@ class CandidateSource(Protocol):
         ...
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
-        """Named scores of the histories: the first is what the source recommends by, the others are its further views of the same
-        knowledge, for the ranker (feature `source:view`)."""
+        """Named scores of the histories: the first is what the source recommends by, the others are its further
+        views of the same knowledge, for the ranker (feature `source:view`).
+        """
         ...

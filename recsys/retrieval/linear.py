@@ -21,7 +21,9 @@ class LinearSettings(Settings):
     """L2 penalty on the weights, in units of co-occurrence counts."""
     half_life: tuple[float | None, ...] = HALF_LIVES
     max_items: int = 10_000
-    """Only the most popular items take part: the solution is dense in them (10,000: 400 MB and about 20 s on two cores)."""
+    """Only the most popular items take part: the solution is dense in them (10,000: 400 MB and about 20 s on two
+    cores).
+    """
     weights_per_item: int = 300
     """Largest weights kept of each item."""
     history_limit: int = 100
@@ -57,7 +59,9 @@ def _solve(matrix: sp.csr_matrix, regularization: float) -> np.ndarray:
     factor, info = scipy.linalg.lapack.spotrf(gram, lower=1, overwrite_a=1)
     inverse, info_2 = scipy.linalg.lapack.spotri(factor, lower=1, overwrite_c=1)
     if info or info_2:
-        raise np.linalg.LinAlgError(f"the item Gram matrix is not positive definite; raise linear.regularization ({regularization})")
+        raise np.linalg.LinAlgError(
+            f"the item Gram matrix is not positive definite; raise linear.regularization ({regularization})"
+        )
     symmetric = np.tril(inverse) + np.tril(inverse, -1).T
     weights: np.ndarray = symmetric / -np.diag(symmetric)[None, :]
     np.fill_diagonal(weights, 0.0)

@@ -20,8 +20,9 @@ from recsys.retrieval.scores import F32
 class Candidates:
     """Pairs (query_rows, item_rows) sorted by history, then item row; no pair twice.
 
-    `columns` maps `source:view` to the scores (n_pairs,) float32, and `source:rank` to the source's own rank (1 = best, NaN
-    where it did not offer the item). `first_source` (n_pairs,) is the index of the source that ranks the pair highest.
+    `columns` maps `source:view` to the scores (n_pairs,) float32, and `source:rank` to the source's own rank (1 =
+    best, NaN where it did not offer the item). `first_source` (n_pairs,) is the index of the source that ranks the
+    pair highest.
     """
 
     query_rows: npt.NDArray[np.int64]

@@ -1,4 +1,6 @@
-"""What everybody takes lately: event counts halved every so often, the same list for all. It knows every item of the catalogue."""
+"""What everybody takes lately: event counts halved every so often, the same list for all. It knows every item of the
+catalogue.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,16 @@ class PopularitySettings(Settings):
 
 @dataclass(frozen=True)
 class PopularitySource:
-    """`values` (n_items,) float32: the log of the decayed event weight; `order`: items best first, unknown ones last, ties by id."""
+    """`values` (n_items,) float32: the log of the decayed event weight; `order`: items best first, unknown ones
+    last, ties by id.
+    """
 
     name: ClassVar[str] = "popularity"
     values: npt.NDArray[np.float32]
     order: npt.NDArray[np.int64]
 
     @classmethod
-    def fit(cls, data: FitData, settings: PopularitySettings) -> Self | None:
+    def fit(cls, data: FitData, settings: PopularitySettings) -> Self:
         """Always answers: without any event all items are equal and go by id."""
         decay = time_decay(data, settings.recent_share[0])
         counts = np.bincount(data.events.item_rows, data.weights * decay, data.num_items)
@@ -44,7 +48,9 @@ class PopularitySource:
 
 
 def time_decay(data: FitData, recent_share: float) -> npt.NDArray[np.float64]:
-    """Each event's weight by age, (n_events,): halved every time span that the newest `recent_share` of events took; 1 without a clock."""
+    """Each event's weight by age, (n_events,): halved every time span that the newest `recent_share` of events took;
+    1 without a clock.
+    """
     times = data.events.times
     if not data.events.has_clock or not len(times):
         return np.ones(len(times))

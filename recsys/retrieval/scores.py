@@ -1,13 +1,14 @@
 """What a source answers: scores of n histories over the whole catalogue, held in the cheapest exact form.
 
-Every form gives the same numbers however requests are grouped: a row never depends on the other rows of its batch. Sparse
-products are accumulated row by row; dense products are exact because both sides lie on a grid (`features.grid`).
+Every form gives the same numbers however requests are grouped: a row never depends on the other rows of its batch.
+Sparse products are accumulated row by row; dense products are exact because both sides lie on a grid
+(`features.grid`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,9 @@ class Scores(Protocol):
     """Scores of n histories over all items."""
 
     def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
-        """The `n` best items a history, fewer where a source knows fewer; never one that `blocked` (n_histories, n_items)
-        marks, and only `allowed` (n_items,) ones where that is given."""
+        """The `n` best items a history, fewer where a source knows fewer; never one that `blocked` (n_histories,
+        n_items) marks, and only `allowed` (n_items,) ones where that is given.
+        """
         ...
 
     def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:
@@ -42,17 +44,25 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class SparseScores:
-    """Scores in a CSR matrix (n_histories, n_items); absent = 0 = no opinion."""
+    """Scores in CSR form: history q's items are indices[indptr[q]:indptr[q + 1]]; absent = 0 = no opinion."""
 
-    matrix: sp.csr_matrix
+    data: F32
+    indices: IntArray
+    indptr: IntArray
+    num_items: int
+
+    @classmethod
+    def rows_of(cls, matrix: sp.csr_matrix, start: int, stop: int) -> Self:
+        """Rows start..stop-1 of `matrix` (n, n_items), without a copy."""
+        low, high = matrix.indptr[start], matrix.indptr[stop]
+        indptr = matrix.indptr[start : stop + 1] - low
+        return cls(matrix.data[low:high], matrix.indices[low:high], indptr, matrix.shape[1])
 
     def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`; only items with a positive score."""
         queries, items = [], []
-        m = self.matrix
-        for row in range(m.shape[0]):
-            columns = m.indices[m.indptr[row] : m.indptr[row + 1]]
-            values = m.data[m.indptr[row] : m.indptr[row + 1]]
+        for row in range(len(self.indptr) - 1):
+            columns, values = self._row(row)
             keep = values > 0
             if allowed is not None:
                 keep &= allowed[columns]
@@ -66,20 +76,25 @@ class SparseScores:
 
     def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:
         """See `Scores.at`."""
-        dense = np.zeros(self.matrix.shape[1], np.float32)
+        dense = np.zeros(self.num_items, np.float32)
         out = np.empty(len(query_rows), np.float32)
-        m = self.matrix
         for row, pairs in runs(query_rows):
-            columns = m.indices[m.indptr[row] : m.indptr[row + 1]]
-            dense[columns] = m.data[m.indptr[row] : m.indptr[row + 1]]
+            columns, values = self._row(row)
+            dense[columns] = values
             out[pairs] = dense[item_rows[pairs]]
             dense[columns] = 0.0
         return out
 
+    def _row(self, row: int) -> tuple[IntArray, F32]:
+        start, stop = self.indptr[row], self.indptr[row + 1]
+        return self.indices[start:stop], self.data[start:stop]
+
 
 @dataclass(frozen=True)
 class InnerProductScores:
-    """Scores `scale * queries @ items.T`, both on their grid; a zero query has no opinion. `item_mask`: the source's own items."""
+    """Scores `scale * queries @ items.T`, both on their grid; a zero query has no opinion. `item_mask`: the source's
+    own items.
+    """
 
     queries: F32
     items: F32

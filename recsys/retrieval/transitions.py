@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from features.settings import Settings
 from features.tables import IntArray
 from recsys.retrieval.base import FitData
-from recsys.retrieval.item_item import ItemItemSource, keep_largest
+from recsys.retrieval.item_item import ItemItemSource, empty_weights, keep_largest
 
 
 class TransitionsSettings(Settings):
@@ -34,7 +34,7 @@ class TransitionsSource(ItemItemSource):
     def fit(cls, data: FitData, settings: TransitionsSettings) -> Self:
         """Where nobody has acted in two moments, nothing follows anything."""
         baskets, users = _baskets(data)
-        counts = sp.csr_matrix((data.num_items, data.num_items), dtype=np.float32)
+        counts = empty_weights(data.num_items)
         for step in range(1, settings.window + 1):
             follows = np.flatnonzero(users[step:] == users[:-step])
             counts = counts + (baskets[follows].T @ baskets[follows + step]) / step
@@ -47,8 +47,9 @@ class TransitionsSource(ItemItemSource):
 
 
 def _baskets(data: FitData) -> tuple[sp.csr_matrix, IntArray]:
-    """One row a moment of liked events, in user and time order (rows of unit length), and each row's user. An item counts at
-    its first time only: going back to it is not a step to something new."""
+    """One row a moment of liked events, in user and time order (rows of unit length), and each row's user. An item
+    counts at its first time only: going back to it is not a step to something new.
+    """
     events = data.events
     liked = np.flatnonzero(data.weights > 0)
     order = liked[np.lexsort((events.item_rows[liked], events.times[liked], events.user_rows[liked]))]

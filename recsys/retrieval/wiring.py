@@ -16,7 +16,8 @@ from recsys.retrieval.transitions import TransitionsSettings, TransitionsSource
 SOURCES: dict[str, type[Any]] = {
     source.name: source
     for source in (
-        LinearSource, TransitionsSource, NeighboursSource, AlsSource, TextProfileSource, NewItemsSource, PopularitySource
+        LinearSource, TransitionsSource, NeighboursSource, AlsSource, TextProfileSource, NewItemsSource,
+        PopularitySource,
     )
 }  # fmt: skip
 """Source name -> class (see `CandidateSource`), in the order in which ties between sources are broken."""

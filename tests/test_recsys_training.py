@@ -1,0 +1,155 @@
+"""train(): what it makes of the tiny world, of poor worlds, and that it can't see the future."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import world
+from features.tables import Dataset, Events
+from recsys.model import FittedModel
+from recsys.recommender import Recommender
+from recsys.requests import Request
+from recsys.settings import Settings, settings_from
+from recsys.training import train
+from recsys.windows import label_windows
+from tiny_bert import write_tiny_bert
+
+Rows = list[dict[str, str]]
+
+
+def load(folder: Path, events: Rows, items: Rows | None = None) -> Dataset:
+    world.write_table(folder / "items.csv", world.item_rows() if items is None else items)
+    world.write_table(folder / "events.csv", events, ["user_id", "item_id", "event", "timestamp"])
+    return Dataset.load(folder)
+
+
+def lists(model: FittedModel, *requests: Request) -> list[list[tuple[str, float]]]:
+    return [[(i.item_id, i.score) for i in answer.items] for answer in Recommender(model).recommend_many(requests)]
+
+
+ASKED = [Request(user=f"u{u:03d}", n=10) for u in range(0, world.NUM_USERS, 7)] + [Request(recent=("space-02",), n=5)]
+
+
+def test_readers_get_the_next_books_of_their_own_shelf(tiny_model: FittedModel) -> None:
+    answers = Recommender(tiny_model).recommend_many([Request(user=f"u{u:03d}", n=3) for u in range(20)])
+    firsts = [answer.items[0].item_id for answer in answers]
+    own = [list(world.SHELVES)[u % 2] for u in range(20)]
+    assert [item.split("-")[0] for item in firsts] == own
+    following = [world.item_id(shelf, 3 * u + world.EVENTS_PER_USER) for u, shelf in enumerate(own)]
+    offered = [{item.item_id for item in answer.items} for answer in answers]
+    assert sum(item in items for item, items in zip(following, offered, strict=True)) >= 18
+
+
+def test_one_seed_gives_one_result(tiny_dataset: Dataset, tiny_settings: Settings, tiny_model: FittedModel) -> None:
+    assert lists(train(tiny_dataset, tiny_settings), *ASKED) == lists(tiny_model, *ASKED)
+
+
+def test_order_of_the_file_changes_nothing(tmp_path: Path, tiny_settings: Settings, tiny_model: FittedModel) -> None:
+    rows = world.event_rows()
+    np.random.default_rng(1).shuffle(rows)  # type: ignore[arg-type]
+    assert lists(train(load(tmp_path, rows), tiny_settings), *ASKED) == lists(tiny_model, *ASKED)
+
+
+def test_the_future_changes_nothing_that_is_fitted_for_a_window(tiny_dataset: Dataset, tiny_settings: Settings) -> None:
+    """Whatever happens from a window's start on, what its sources are fitted on stays the same."""
+    events, num_items = tiny_dataset.events, len(tiny_dataset.catalogue)
+
+    def known(changed: Events) -> list[Events]:
+        windows = label_windows(changed, num_items, tiny_settings.examples, tiny_settings.events, 0)
+        return [window.known for window in windows]
+
+    start = label_windows(events, num_items, tiny_settings.examples, tiny_settings.events, 0)[-1].as_of
+    shuffled = events.item_rows.copy()
+    later = events.times >= start
+    shuffled[later] = np.random.default_rng(5).permutation(shuffled[later])
+    assert (shuffled != events.item_rows).any()
+    before, after = known(events)[-1], known(dataclasses.replace(events, item_rows=shuffled))[-1]
+    np.testing.assert_array_equal(before.item_rows, after.item_rows)
+    np.testing.assert_array_equal(before.times, after.times)
+
+
+def test_shuffling_everything_after_t_leaves_the_evaluated_model_unchanged(
+    tiny_dataset: Dataset, tiny_settings: Settings
+) -> None:
+    from recsys.splits import split
+
+    events = tiny_dataset.events
+    late = events.times >= np.quantile(events.times, 0.9)
+    shuffled = events.item_rows.copy()
+    shuffled[late] = np.random.default_rng(3).permutation(shuffled[late])
+    other = tiny_dataset.with_events(dataclasses.replace(events, item_rows=shuffled))
+    models = [train(split(data, "live").train, tiny_settings) for data in (tiny_dataset, other)]
+    assert lists(models[0], *ASKED) == lists(models[1], *ASKED)
+
+
+def test_text_trains_an_encoder_and_reports_what_it_was_worth(
+    tmp_path: Path, tiny_dataset: Dataset, tiny_tree: dict[str, Any]
+) -> None:
+    words = sorted({w for row in world.item_rows() for w in f"{row['title']} {row['description']}".split()})
+    folder = write_tiny_bert(tmp_path / "bert", words)
+    model = train(tiny_dataset, settings_from(tiny_tree | {"encoder": {"model": str(folder), "cache": "off"}}))
+    assert model.encoder is not None
+    assert {source.name for source in model.sources} >= {"text_profile", "new_items"}
+    report = model.report["encoder"]
+    assert report["kept"] in {"fine-tuned", "pretrained"}
+    assert report["reason"]
+    if report["kept"] == "fine-tuned":
+        assert report["finetuned_score"] > report["pretrained_score"]
+    assert "text:last" in model.ranker.names  # type: ignore[attr-defined]
+
+
+def test_a_catalogue_without_text_trains_without_the_encoder(tmp_path: Path, tiny_tree: dict[str, Any]) -> None:
+    dataset = load(tmp_path, world.event_rows(), [{"item_id": row["item_id"]} for row in world.item_rows()])
+    model = train(dataset, settings_from(tiny_tree | {"encoder": {"model": "default"}}))
+    assert model.encoder is None
+    assert model.report["encoder"]["reason"] == "the catalogue has no text"
+    assert len(lists(model, Request(user="u000", n=5))[0]) == 5
+
+
+def poor(change: Callable[[Rows], Rows]) -> Rows:
+    return change(world.event_rows())
+
+
+POOR_WORLDS = {
+    "zero events": poor(lambda _: []),
+    "one event": poor(lambda rows: rows[:1]),
+    "one user": poor(lambda rows: rows[: world.EVENTS_PER_USER]),
+    "one item": poor(lambda rows: [row | {"item_id": "space-00"} for row in rows]),
+    "one second": poor(lambda rows: [row | {"timestamp": str(world.START)} for row in rows]),
+    "cancelled": poor(lambda rows: [row | {"event": "cancel"} for row in rows]),
+}
+
+
+@pytest.mark.parametrize("name", POOR_WORLDS)
+def test_a_poor_world_makes_a_smaller_model_that_still_answers(
+    name: str, tmp_path: Path, tiny_settings: Settings
+) -> None:
+    model = train(load(tmp_path, POOR_WORLDS[name]), tiny_settings)
+    answers = Recommender(model).recommend_many(
+        [Request(user="u000", n=10), Request(recent=("space-03",), n=10), Request(user="nobody", n=10)]
+    )
+    assert [len(answer.items) for answer in answers] == [10, 10, 10]
+    assert all(answer.strategy in {"by_score", "popular"} for answer in answers)
+    assert all(answer.reason for answer in answers)
+
+
+def test_a_catalogue_of_one_item(tmp_path: Path, tiny_settings: Settings) -> None:
+    rows = [row for row in world.event_rows() if row["item_id"] == "space-00"]
+    model = train(load(tmp_path, rows, world.item_rows()[:1]), tiny_settings)
+    assert lists(model, Request(user="nobody", n=10))[0][0][0] == "space-00"
+    assert lists(model, Request(user=rows[0]["user_id"], n=10)) == [[]]
+
+
+def test_a_single_source_can_run_alone(tiny_dataset: Dataset, tiny_tree: dict[str, Any]) -> None:
+    model = train(tiny_dataset, settings_from(tiny_tree | {"sources": ["transitions"], "ranker": "by_score"}))
+    answer = Recommender(model).recommend(Request(user="u000", n=30))
+    assert answer.strategy == "by_score"
+    assert answer.items[0].sources == ("transitions",)
+    assert answer.items[-1].sources == ("popularity",)
+    assert len(answer.items) == 30

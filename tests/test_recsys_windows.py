@@ -1,0 +1,122 @@
+"""Label windows: what is known before them, what is asked in them, and that nothing else gets in."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import world
+from features.interactions import EventSettings, event_weights
+from features.tables import Dataset, Events
+from recsys.examples import check_no_leak, held_out_lists
+from recsys.retrieval.base import FitData
+from recsys.windows import ExampleSettings, LabelWindow, label_windows
+
+SETTINGS = ExampleSettings(windows=2, window_share=0.2)
+
+
+def windows_of(dataset: Dataset, settings: ExampleSettings = SETTINGS) -> list[LabelWindow]:
+    return label_windows(dataset.events, len(dataset.catalogue), settings, EventSettings(), seed=0)
+
+
+def fit_data(dataset: Dataset, events: Events) -> FitData:
+    return FitData(dataset.catalogue, events, len(dataset.users), EventSettings(), np.inf, None, seed=0, num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def ordered(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Dataset.load(world.write_world(tmp_path_factory.mktemp("ordered"), clock=False))
+
+
+def test_windows_are_consecutive_and_sources_know_only_what_came_before(tiny_dataset: Dataset) -> None:
+    newest, older = windows_of(tiny_dataset)
+    assert older.as_of < newest.as_of
+    for window in (newest, older):
+        assert window.known.times.max() < window.as_of <= window.histories.as_of.min()
+    assert older.histories.as_of.max() < newest.as_of
+
+
+def test_a_history_ends_before_its_moment_and_labels_are_what_came_then(tiny_dataset: Dataset) -> None:
+    events = tiny_dataset.events
+    for window in windows_of(tiny_dataset):
+        for q in range(len(window)):
+            at = window.histories.as_of[q]
+            own = events.user_rows == window.users[q]
+            past = np.sort(events.item_rows[own & (events.times < at)])
+            span = slice(window.histories.indptr[q], window.histories.indptr[q + 1])
+            np.testing.assert_array_equal(np.sort(window.histories.item_rows[span]), past)
+            now = events.item_rows[own & (events.times == at)]
+            labels = window.label_items[window.label_indptr[q] : window.label_indptr[q + 1]]
+            np.testing.assert_array_equal(np.sort(labels), np.setdiff1d(now, past))
+
+
+def test_without_a_clock_the_newest_moments_are_labels_and_unknown(ordered: Dataset) -> None:
+    (window,) = windows_of(ordered)
+    assert len(window) == 2 * world.NUM_USERS
+    assert len(window.known) == world.NUM_USERS * (world.EVENTS_PER_USER - 2)
+    assert window.known.times.max() == world.EVENTS_PER_USER - 3
+    assert np.isnan(window.histories.as_of).all()
+
+
+def test_a_basket_is_one_moment_whatever_its_order_in_the_file(tmp_path: Path) -> None:
+    rows = world.event_rows()
+    for row in rows:
+        day = (int(row["timestamp"]) - world.START) // world.DAY
+        row["timestamp"] = str(world.START + day // 2 * world.DAY)
+    columns = list(rows[0])
+    found = []
+    for name, order in (("forward", rows), ("backward", rows[::-1])):
+        world.write_table(tmp_path / name / "items.csv", world.item_rows())
+        world.write_table(tmp_path / name / "events.csv", order, columns)
+        dataset = Dataset.load(tmp_path / name)
+        names = dataset.users.ids
+        (window, *_) = windows_of(dataset, ExampleSettings(windows=1, window_share=0.3, moments_per_user=50))
+        lists = {
+            (names[window.users[q]], window.histories.as_of[q]): (
+                tuple(window.histories.item_rows[window.histories.indptr[q] : window.histories.indptr[q + 1]]),
+                tuple(window.label_items[window.label_indptr[q] : window.label_indptr[q + 1]]),
+            )
+            for q in range(len(window))
+        }
+        found.append(lists)
+    assert found[0] == found[1]
+    assert all(len(labels) == 2 for _, labels in found[0].values())
+
+
+def test_held_out_users_are_held_out_in_every_window(tiny_dataset: Dataset) -> None:
+    windows = windows_of(tiny_dataset)
+    out = held_out_lists(windows, 0.25, seed=3)
+    inside = {int(u) for w, o in zip(windows, out, strict=True) for u in w.users[o]}
+    outside = {int(u) for w, o in zip(windows, out, strict=True) for u in w.users[~o]}
+    assert inside
+    assert not inside & outside
+
+
+def test_the_guard_finds_a_planted_leak(tiny_dataset: Dataset) -> None:
+    window = windows_of(tiny_dataset)[0]
+    check_no_leak(fit_data(tiny_dataset, window.known), window)
+    with pytest.raises(ValueError, match="are not before the label window"):
+        check_no_leak(fit_data(tiny_dataset, tiny_dataset.events), window)
+
+
+def test_the_guard_finds_a_label_among_what_is_known_without_a_clock(ordered: Dataset) -> None:
+    (window,) = windows_of(ordered)
+    check_no_leak(fit_data(ordered, window.known), window)
+    with pytest.raises(ValueError, match="labelled"):
+        check_no_leak(fit_data(ordered, ordered.events), window)
+
+
+def test_a_cancelled_or_seen_item_is_no_label(tiny_dataset: Dataset) -> None:
+    events = dataclasses.replace(tiny_dataset.events, kind_names=("cancel",))
+    assert not event_weights(events, EventSettings()).any()
+    assert not any(len(w) for w in label_windows(events, len(tiny_dataset.catalogue), SETTINGS, EventSettings(), 0))
+
+
+def test_no_more_lists_than_asked_for(tiny_dataset: Dataset) -> None:
+    settings = ExampleSettings(windows=2, window_share=0.3, moments_per_user=2, max_lists=40)
+    windows = windows_of(tiny_dataset, settings)
+    assert sum(len(w) for w in windows) <= 40
+    assert max(np.bincount(w.users).max() for w in windows) <= 2
