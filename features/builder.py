@@ -12,8 +12,9 @@ import numpy.typing as npt
 from features.histories import Histories
 from features.item import ItemFeatures
 from features.pair import PairFeatures, PairSettings
+from features.runs import Pairs
 from features.settings import Settings
-from features.tables import BoolArray, Catalogue, Events, FloatArray, IntArray
+from features.tables import BoolArray, Catalogue, Events, FloatArray
 from features.user import user_columns
 
 
@@ -64,15 +65,13 @@ class FeatureBuilder:
         items = ItemFeatures.fit(catalogue, events, weights, settings.recent_shares)
         return cls(items, PairFeatures.fit(catalogue, embeddings, settings.pair))
 
-    def build(
-        self, histories: Histories, query_rows: IntArray, item_rows: IntArray, source_columns: Mapping[str, FloatArray]
-    ) -> FeatureMatrix:
+    def build(self, histories: Histories, pairs: Pairs, source_columns: Mapping[str, FloatArray]) -> FeatureMatrix:
         """Features of the pairs (sorted by history): the sources' columns first, then item, user and pair groups."""
         columns: dict[str, npt.NDArray[np.floating]] = dict(source_columns)
-        columns |= self.items.columns(item_rows, histories.as_of[query_rows])
-        columns |= {name: values[query_rows] for name, values in user_columns(histories, self.items).items()}
-        columns |= self.pairs.columns(histories, self.items, query_rows, item_rows)
-        values = np.empty((len(query_rows), len(columns)), np.float32)
+        columns |= self.items.columns(pairs.item_rows, histories.as_of[pairs.query_rows])
+        columns |= {name: values[pairs.query_rows] for name, values in user_columns(histories, self.items).items()}
+        columns |= self.pairs.columns(histories, self.items, pairs)
+        values = np.empty((len(pairs), len(columns)), np.float32)
         for k, column in enumerate(columns.values()):
             values[:, k] = column
-        return FeatureMatrix(tuple(columns), values, np.asarray(query_rows, np.int64))
+        return FeatureMatrix(tuple(columns), values, pairs.query_rows)

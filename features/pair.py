@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from features.grid import on_grid
 from features.histories import Histories
 from features.item import DAY, Columns, ItemFeatures
-from features.runs import runs
+from features.runs import Pairs
 from features.settings import Settings
 from features.tables import BRAND, CATEGORY, Catalogue, IntArray
 from features.user import mean_numbers
@@ -27,6 +27,8 @@ class PairSettings(Settings):
     """Newest items that a candidate's text is compared with one by one."""
     affinity_half_life: float = 5.0
     """Moments after which a category or brand in the history counts half."""
+    history_limit: int = 100
+    """Newest moments that a category's or brand's share is taken of."""
     max_attributes: int = 6
     """Attributes (category, brand and further string columns) whose affinity is a feature."""
 
@@ -44,60 +46,64 @@ class PairFeatures:
     attribute_names: tuple[str, ...]
     recent_items: int
     affinity_half_life: float
+    history_limit: int
 
     @classmethod
     def fit(cls, catalogue: Catalogue, embeddings: npt.NDArray[np.float32] | None, settings: PairSettings) -> Self:
         """Prepare the catalogue's side of every pair; it takes nothing from events."""
         text = np.zeros((len(catalogue), 0), np.float32) if embeddings is None else embeddings
         values, groups, names = attribute_matrix(catalogue, settings.max_attributes)
-        return cls(text, values, groups, names, settings.recent_items, settings.affinity_half_life)
+        return cls(
+            text, values, groups, names, settings.recent_items, settings.affinity_half_life, settings.history_limit
+        )
 
-    def columns(self, histories: Histories, items: ItemFeatures, query_rows: IntArray, item_rows: IntArray) -> Columns:
+    def columns(self, histories: Histories, items: ItemFeatures, pairs: Pairs) -> Columns:
         """Features of (history, item) pairs sorted by history, each (n_pairs,) float32."""
-        out = self._text(histories, query_rows, item_rows)
-        out |= self._affinities(histories, query_rows, item_rows)
-        out |= _number_distances(histories, items, query_rows, item_rows)
-        out |= _touches(histories, query_rows, item_rows)
+        out = self._text(histories, pairs)
+        out |= self._affinities(histories, pairs)
+        out |= _number_distances(histories, items, pairs)
+        out |= _touches(histories, pairs)
         return out
 
-    def _text(self, histories: Histories, query_rows: IntArray, item_rows: IntArray) -> Columns:
+    def _text(self, histories: Histories, pairs: Pairs) -> Columns:
         """Cosines to the newest items: of the newest moment (best), the best of the recent ones, and the recent
         ones' mean.
         """
         if not self.embeddings.shape[1]:
             return {}
-        last, best, mean = (np.full(len(query_rows), np.nan, np.float32) for _ in range(3))
+        last, best, mean = (np.full(len(pairs), np.nan, np.float32) for _ in range(3))
         touches = histories.last_touches
-        for query, pairs in runs(query_rows):
+        for query, span in pairs.runs:
             stop = touches.indptr[query + 1]
             recent = slice(max(int(touches.indptr[query]), int(stop) - self.recent_items), int(stop))
             rows = touches.item_rows[recent][touches.weights[recent] > 0]
             if not len(rows):
                 continue
-            cosines = self.embeddings[item_rows[pairs]] @ on_grid(self.embeddings[rows], items=False).T
+            cosines = self.embeddings[pairs.item_rows[span]] @ on_grid(self.embeddings[rows], items=False).T
             newest = touches.moments_ago[recent][touches.weights[recent] > 0] == 0
-            best[pairs], mean[pairs] = cosines.max(axis=1), cosines.astype(np.float64).sum(axis=1) / len(rows)
+            best[span], mean[span] = cosines.max(axis=1), cosines.astype(np.float64).sum(axis=1) / len(rows)
             if newest.any():
-                last[pairs] = cosines[:, newest].max(axis=1)
+                last[span] = cosines[:, newest].max(axis=1)
         return {"text:last": last, "text:best_of_recent": best, "text:mean_of_recent": mean}
 
-    def _affinities(self, histories: Histories, query_rows: IntArray, item_rows: IntArray) -> Columns:
+    def _affinities(self, histories: Histories, pairs: Pairs) -> Columns:
         """Share of the (decayed) history that has the item's category, brand, ...; `:last` from the newest moment
         alone.
         """
         out: Columns = {}
         if not self.attribute_names:
             return out
-        flat, segment = _flat_rows(self.attribute_values, item_rows)
+        flat, segment = _flat_rows(self.attribute_values, pairs.item_rows)
         columns, data = self.attribute_values.indices[flat], self.attribute_values.data[flat]
         num_attributes = len(self.attribute_names)
         key = segment * num_attributes + self.value_attribute[columns]
+        queries = pairs.query_rows[segment]
         for view, half_life in (("", self.affinity_half_life), (":last", 0.0)):
-            weights = histories.weighted(half_life)
+            weights = histories.weighted(half_life, self.history_limit)
             totals = np.maximum(np.asarray(weights.sum(axis=1)).ravel(), 1e-9)
             profile = np.asarray((weights @ self.attribute_values).toarray(), np.float32)
-            products = profile[query_rows[segment], columns] * data / totals[query_rows[segment]]
-            sums = np.bincount(key, products, len(item_rows) * num_attributes).reshape(-1, num_attributes)
+            products = profile[queries, columns] * data / totals[queries]
+            sums = np.bincount(key, products, len(pairs) * num_attributes).reshape(-1, num_attributes)
             for k, name in enumerate(self.attribute_names):
                 out[f"pair:{name}{view}"] = sums[:, k].astype(np.float32)
         return out
@@ -147,12 +153,12 @@ def _flat_rows(matrix: sp.csr_matrix, rows: IntArray) -> tuple[npt.NDArray[np.in
     return starts[segment] + within, segment
 
 
-def _number_distances(histories: Histories, items: ItemFeatures, query_rows: IntArray, item_rows: IntArray) -> Columns:
+def _number_distances(histories: Histories, items: ItemFeatures, pairs: Pairs) -> Columns:
     """Each number of the item minus the history's mean of it; the price as the log of the ratio."""
     means = mean_numbers(histories, items)
     out: Columns = {}
     for k, name in enumerate(items.number_names):
-        own, usual = items.numbers[item_rows, k], means[query_rows, k]
+        own, usual = items.numbers[pairs.item_rows, k], means[pairs.query_rows, k]
         if name == "price":
             with np.errstate(divide="ignore", invalid="ignore"):
                 distance = np.log(np.maximum(own, 1e-3) / np.maximum(usual, 1e-3))
@@ -162,12 +168,12 @@ def _number_distances(histories: Histories, items: ItemFeatures, query_rows: Int
     return out
 
 
-def _touches(histories: Histories, query_rows: IntArray, item_rows: IntArray) -> Columns:
+def _touches(histories: Histories, pairs: Pairs) -> Columns:
     """How often the user touched this very item, and how many days ago (0 and NaN: never)."""
     touches = histories.last_touches
     key = touches.query_rows * histories.num_items + touches.item_rows
     order = np.argsort(key, kind="stable")
-    wanted = query_rows * histories.num_items + item_rows
+    wanted = pairs.query_rows * histories.num_items + pairs.item_rows
     counts = np.zeros(len(wanted), np.float32)
     days = np.full(len(wanted), np.nan, np.float32)
     if len(key):
@@ -175,5 +181,5 @@ def _touches(histories: Histories, query_rows: IntArray, item_rows: IntArray) ->
         found = key[order][place] == wanted
         touch = order[place[found]]
         counts[found] = touches.counts[touch]
-        days[found] = (histories.as_of[query_rows[found]] - touches.times[touch]) / DAY
+        days[found] = (histories.as_of[pairs.query_rows[found]] - touches.times[touch]) / DAY
     return {"pair:touches": counts, "pair:days_since_touch": days}

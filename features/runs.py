@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,29 @@ def rank_in_run(rows: IntArray) -> npt.NDArray[np.int64]:
     return np.arange(len(rows)) - np.repeat(run_starts(rows), run_lengths(rows))
 
 
-def runs(rows: IntArray) -> Iterator[tuple[int, slice]]:
-    """Each run's value and where it stands."""
-    starts = run_starts(rows)
-    for start, stop in zip(starts, starts + run_lengths(rows), strict=True):
-        yield int(rows[start]), slice(int(start), int(stop))
+@dataclass(frozen=True)
+class Pairs:
+    """(history, item) pairs sorted by history: `query_rows` and `item_rows`, both (n_pairs,) int64."""
+
+    query_rows: npt.NDArray[np.int64]
+    item_rows: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.query_rows)
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Where each history's pairs begin; histories without pairs have none."""
+        return run_starts(self.query_rows)
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """How many pairs each of those histories has."""
+        return np.diff(np.append(self.starts, len(self)))
+
+    @cached_property
+    def runs(self) -> list[tuple[int, slice]]:
+        """Each history that has pairs, and where they stand."""
+        starts, stops = self.starts.tolist(), (self.starts + self.lengths).tolist()
+        rows = self.query_rows[self.starts].tolist()
+        return [(row, slice(start, stop)) for row, start, stop in zip(rows, starts, stops, strict=True)]

@@ -57,12 +57,13 @@ def window_examples(
         found, matrix = candidates_with_features(
             sources, features, histories, settings.retrieval.per_source, histories.seen
         )
-        labels = window.labels(rows[found.query_rows], found.item_rows)
+        lists = found.pairs.query_rows
+        labels = window.labels(rows[lists], found.pairs.item_rows)
         for out, part in zip((False, True), parts, strict=True):
-            keep = held_out[rows][found.query_rows] == out
-            keep &= np.bincount(found.query_rows, labels, len(rows))[found.query_rows] > 0
+            keep = held_out[rows][lists] == out
+            keep &= np.bincount(lists, labels, len(rows))[lists] > 0
             if not out:
-                keep &= _sampled(found.query_rows, labels, settings.examples.negatives_per_list, rng)
+                keep &= _sampled(lists, labels, settings.examples.negatives_per_list, rng)
             part.append(_examples(matrix, labels, keep, window, rows, number))
     return RankingExamples.concatenate(parts[0]), RankingExamples.concatenate(parts[1])
 

@@ -98,7 +98,7 @@ class Recommender:
         history = self._history(request)
         found, matrix = self._candidates([request], [history], self._mask(request.filters))
         shares = pd.DataFrame(ranker.contributions(matrix)[:, :-1], columns=list(matrix.names))
-        shares.insert(0, "item_id", self._ids[found.item_rows])
+        shares.insert(0, "item_id", self._ids[found.pairs.item_rows])
         listed = pd.DataFrame([{"item_id": i.item_id, "title": i.title, "score": i.score} for i in answer.items])
         table = listed.merge(shares, on="item_id", how="inner")
         order = table[list(matrix.names)].abs().mean().sort_values(ascending=False, kind="stable").index
@@ -109,8 +109,9 @@ class Recommender:
         found, matrix = self._candidates(requests, histories, allowed)
         empty = np.array([not len(h.events[0]) for h in histories])
         scores = self._scores(matrix, empty)
-        order = np.lexsort((self._id_order[found.item_rows], -scores, found.query_rows))
-        bounds = np.searchsorted(found.query_rows[order], np.arange(len(requests) + 1))
+        item_rows, query_rows = found.pairs.item_rows, found.pairs.query_rows
+        order = np.lexsort((self._id_order[item_rows], -scores, query_rows))
+        bounds = np.searchsorted(query_rows[order], np.arange(len(requests) + 1))
         ranks, names = _source_ranks(found)
         return [
             self._list(
@@ -150,12 +151,12 @@ class Recommender:
     ) -> Recommendation:
         strategy, reason = self._strategy(request, history)
         items = [
-            self._item(int(found.item_rows[p]), rank, float(scores[p]), _offered(ranks[p], names))
+            self._item(int(found.pairs.item_rows[p]), rank, float(scores[p]), _offered(ranks[p], names))
             for rank, p in enumerate(pairs[: request.n], start=1)
         ]
         if len(items) < request.n:
             lowest = float(scores[pairs[-1]]) if len(pairs) else 0.0
-            items += self._tail(request, history, found.item_rows[pairs], lowest, allowed)
+            items += self._tail(request, history, found.pairs.item_rows[pairs], lowest, allowed)
         return Recommendation(request.request_id, request.user, strategy, reason, tuple(items), history.unknown)
 
     def _tail(

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from features.builder import FeatureBuilder, FeatureMatrix
 from features.histories import Histories
-from features.runs import rank_in_run, run_lengths, run_starts
+from features.runs import rank_in_run
 from features.tables import BoolArray, FloatArray, IntArray
 from recsys.metrics import mean, ndcg_at_k
 from recsys.retrieval.base import CandidateSource
@@ -31,7 +31,7 @@ def candidates_with_features(
     found = merge(sources, histories, per_source, blocked, allowed)
     columns: dict[str, FloatArray] = dict(found.columns)
     columns |= _agreement(found)
-    return found, features.build(histories, found.query_rows, found.item_rows, columns)
+    return found, features.build(histories, found.pairs, columns)
 
 
 def _agreement(found: Candidates) -> dict[str, FloatArray]:
@@ -46,7 +46,7 @@ def _agreement(found: Candidates) -> dict[str, FloatArray]:
         "sources:count": np.asarray((~np.isnan(stacked)).sum(axis=1), np.float32),
         "sources:fusion": np.asarray(np.nan_to_num(1 / (60 + stacked)).sum(axis=1), np.float32),
     }
-    starts, lengths = run_starts(found.query_rows), run_lengths(found.query_rows)
+    starts, lengths = found.pairs.starts, found.pairs.lengths
     for name in ranks:
         score = found.columns[name.replace(":rank", ":score")]
         best = np.maximum.reduceat(score, starts) if len(starts) else score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from features.histories import Histories
 from features.settings import Settings
 from recsys.retrieval.base import FitData
-from recsys.retrieval.scores import InnerProductScores, Scores
+from recsys.retrieval.scores import F32, InnerProductScores, Scores
 from recsys.retrieval.text_profile import profiles
 
 
@@ -21,16 +22,16 @@ class NewItemsSettings(Settings):
     max_events: int = 2
     """An item with at most so many events is new."""
     half_life: tuple[float | None, ...] = (5.0,)
-    history_limit: int = 50
+    history_limit: int = 100
 
 
 @dataclass(frozen=True)
 class NewItemsSource:
-    """The text profile's cosine over `item_mask` (n_items,) bool, the items that are new."""
+    """The text profile's cosine; `new_rows` (n_new,) int64 are the items that are new."""
 
     name: ClassVar[str] = "new_items"
     embeddings: npt.NDArray[np.float32]
-    item_mask: npt.NDArray[np.bool_]
+    new_rows: npt.NDArray[np.int64]
     half_life: float | None
     history_limit: int
 
@@ -41,9 +42,17 @@ class NewItemsSource:
             return None
         counts = np.bincount(data.events.item_rows, minlength=data.num_items)
         mask = (counts <= settings.max_events) & data.embeddings.any(axis=1)
-        return cls(data.embeddings, mask, settings.half_life[0], settings.history_limit)
+        return cls(data.embeddings, np.flatnonzero(mask), settings.half_life[0], settings.history_limit)
+
+    @cached_property
+    def _own(self) -> F32:
+        return self.embeddings[self.new_rows]
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """Cosine of the profile and each item; only new ones are recommended."""
         queries = profiles(self.embeddings, histories, self.half_life, self.history_limit)
-        return {"": InnerProductScores(queries, self.embeddings, np.ones(len(histories), np.float32), self.item_mask)}
+        return {
+            "": InnerProductScores(
+                queries, self.embeddings, np.ones(len(histories), np.float32), self.new_rows, self._own
+            )
+        }

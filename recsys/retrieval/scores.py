@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from features.runs import runs
+from features.runs import Pairs
 from features.tables import BoolArray, IntArray
 
 F32 = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ class Scores(Protocol):
         """
         ...
 
-    def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:
+    def at(self, pairs: Pairs) -> F32:
         """The score of each (history, item) pair, float32; 0 where the source has no opinion."""
         ...
 
@@ -74,14 +74,14 @@ class SparseScores:
             queries.append(np.full(len(best), row))
         return Top(_joined(queries), _joined(items))
 
-    def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:
+    def at(self, pairs: Pairs) -> F32:
         """See `Scores.at`."""
         dense = np.zeros(self.num_items, np.float32)
-        out = np.empty(len(query_rows), np.float32)
-        for row, pairs in runs(query_rows):
+        out = np.empty(len(pairs), np.float32)
+        for row, span in pairs.runs:
             columns, values = self._row(row)
             dense[columns] = values
-            out[pairs] = dense[item_rows[pairs]]
+            out[span] = dense[pairs.item_rows[span]]
             dense[columns] = 0.0
         return out
 
@@ -92,37 +92,41 @@ class SparseScores:
 
 @dataclass(frozen=True)
 class InnerProductScores:
-    """Scores `scale * queries @ items.T`, both on their grid; a zero query has no opinion. `item_mask`: the source's
-    own items.
+    """Scores `scale * queries @ items.T`, both on their grid; a zero query has no opinion. `own_rows`, where given, are
+    the only items that `top` may offer, and `own_items` their vectors.
     """
 
     queries: F32
     items: F32
     scale: F32
-    item_mask: BoolArray | None = None
+    own_rows: IntArray | None = None
+    own_items: F32 | None = None
 
     def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`."""
-        values = self.queries @ self.items.T
-        out_of_reach = None
-        for mask in (self.item_mask, allowed):
-            if mask is not None:
-                out_of_reach = ~mask if out_of_reach is None else out_of_reach | ~mask
-        if out_of_reach is not None:
-            values[:, out_of_reach] = -np.inf
+        num_items = len(self.items)
+        rows = np.arange(num_items) if self.own_rows is None else self.own_rows
+        place = None if self.own_rows is None else _places(self.own_rows, num_items)
+        values = self.queries @ (self.items if self.own_items is None else self.own_items).T
+        if allowed is not None:
+            values[:, ~allowed[rows]] = -np.inf
         queries, items = [], []
         for row in np.flatnonzero(self.queries.any(axis=1)):
-            values[row, blocked.indices[blocked.indptr[row] : blocked.indptr[row + 1]]] = -np.inf
+            seen = blocked.indices[blocked.indptr[row] : blocked.indptr[row + 1]]
+            hidden = seen if place is None else place[seen]
+            values[row, hidden[hidden >= 0]] = -np.inf
             best = _best(values[row], None, n)
-            best = best[values[row, best] > -np.inf]
+            best = rows[best[values[row, best] > -np.inf]]
             items.append(best)
             queries.append(np.full(len(best), row))
         return Top(_joined(queries), _joined(items))
 
-    def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:
+    def at(self, pairs: Pairs) -> F32:
         """See `Scores.at`."""
-        dots = np.einsum("ij,ij->i", self.queries[query_rows], self.items[item_rows])
-        return np.asarray(dots * self.scale[query_rows], np.float32)
+        out = np.empty(len(pairs), np.float32)
+        for row, span in pairs.runs:
+            out[span] = (self.items[pairs.item_rows[span]] @ self.queries[row]) * self.scale[row]
+        return out
 
 
 @dataclass(frozen=True)
@@ -145,9 +149,16 @@ class SharedScores:
             queries.append(np.full(len(best), row))
         return Top(_joined(queries), _joined(items))
 
-    def at(self, query_rows: IntArray, item_rows: IntArray) -> F32:  # noqa: ARG002  (the same for every history)
+    def at(self, pairs: Pairs) -> F32:
         """See `Scores.at`."""
-        return np.asarray(self.values[item_rows], np.float32)
+        return np.asarray(self.values[pairs.item_rows], np.float32)
+
+
+def _places(rows: IntArray, num_items: int) -> npt.NDArray[np.int64]:
+    """(num_items,) the position of each item in `rows`, -1 where it is not there."""
+    places = np.full(num_items, -1, np.int64)
+    places[rows] = np.arange(len(rows))
+    return places
 
 
 def _best(values: F32, columns: IntArray | None, n: int) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ class TextProfileSettings(Settings):
     """Settings of the text profile source; a tuple of several values is chosen from on a held-out window."""
 
     half_life: tuple[float | None, ...] = (5.0, 2.0, 0.7)
-    history_limit: int = 50
+    history_limit: int = 100
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from features.grid import on_grid
 from features.histories import Histories
 from features.interactions import EventSettings
+from features.runs import Pairs
 from features.state import load_state, save_state
 from features.tables import Dataset
 from recsys.choosing import first_choice
@@ -61,8 +62,8 @@ NAMES = [["space-01", "space-02"], ["garden-05"], [], ["space-07", "garden-07", 
 
 
 def dense(scores: Scores, n: int, num_items: int) -> np.ndarray:
-    query_rows = np.repeat(np.arange(n), num_items)
-    return scores.at(query_rows, np.tile(np.arange(num_items), n)).reshape(n, num_items)
+    pairs = Pairs(np.repeat(np.arange(n), num_items), np.tile(np.arange(num_items), n))
+    return scores.at(pairs).reshape(n, num_items)
 
 
 def test_top_is_sorted_distinct_unblocked_and_agrees_with_at(source: Any, tiny_dataset: Dataset) -> None:
@@ -73,7 +74,7 @@ def test_top_is_sorted_distinct_unblocked_and_agrees_with_at(source: Any, tiny_d
             items = top.item_rows[top.query_rows == row]
             assert len(items) == len(set(items)) <= 7
             assert not asked.seen[row, items].sum() if len(items) else True
-            values = scores.at(np.full(len(items), row), items).astype(float)
+            values = scores.at(Pairs(np.full(len(items), row), items)).astype(float)
             assert np.all(np.diff(values) <= 1e-6)
 
 
