@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from features.histories import Histories
 from features.item import ItemFeatures
@@ -21,7 +22,7 @@ from features.user import user_columns
 class FeatureSettings(Settings):
     """Settings of the feature groups."""
 
-    recent_shares: tuple[float, ...] = (0.01, 0.05, 0.25)
+    recent_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(0.01, 0.05, 0.25), min_length=1)
     """Popularity half-lives: the time that the newest such share of the events took."""
     pair: PairSettings = PairSettings()
 

@@ -210,11 +210,11 @@ def _train_stages(data: _Data) -> tuple[F32, _Candidate]:
     """The pretrained embeddings (n_texts, embedding_size) and the stage that the validation users like best."""
     rows = np.arange(len(data.texts))
     tower = _layer_tower(data)
-    if isinstance(tower, LastLayersTower) and tower.holds_all(rows) and not data.encoder.knows(data.texts):
+    if isinstance(tower, LastLayersTower) and not data.encoder.knows(data.texts):
         pretrained = tower.embed_all(rows)  # reads every text once, and keeps the frozen layers' states for training
-        data.encoder.remember(data.texts, pretrained)
     else:
         pretrained = data.encoder.encode(data.texts)
+    data.encoder.remember(data.texts, pretrained)
     best = _train_projection(data, pretrained)
     if tower is not None:
         tower.start_from(best.encoder().projection)
@@ -229,7 +229,11 @@ def _layer_tower(data: _Data) -> ModelTower | None:
         return None
     tokens = data.encoder.tokenize(data.texts)
     if settings.trainable == "last_layers":
-        return LastLayersTower(data.encoder, tokens, settings.num_layers, settings.hidden_cache_mb * 2**20)
+        tower = LastLayersTower(data.encoder, tokens, settings.num_layers, settings.hidden_cache_mb * 2**20)
+        if tower.holds_all(np.arange(len(data.texts))):
+            return tower
+        log.info("training no layers: the frozen states of %d texts exceed finetune.hidden_cache_mb", len(data.texts))
+        return None
     if settings.trainable == "full":
         return FullTower(data.encoder, tokens)
     return LoraTower(data.encoder, tokens, data.seed)

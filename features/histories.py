@@ -18,7 +18,7 @@ from features.tables import BoolArray, FloatArray, IntArray
 class LastTouches:
     """One row per (history, distinct item): flat arrays, grouped by history, oldest last touch first.
 
-    `moments_ago` counts the user's moments after the one in which the item was last touched (0 = the newest moment);
+    `moments_ago` counts the user's moments with a liked event after the item's last touch (0 = the newest such moment);
     items of one basket share it, because a basket has no order. `counts` is how often the item was touched.
     """
 
@@ -105,6 +105,18 @@ class Histories:
         return out
 
     @cached_property
+    def _liked_moments(self) -> npt.NDArray[np.int64]:
+        """For each event, how many of its history's moments held a liked event up to then, its own included."""
+        liked = np.flatnonzero(self.weights > 0)
+        queries, moments = self.query_rows[liked], self.moments[liked]
+        new = np.ones(len(liked), bool)
+        new[1:] = (np.diff(queries) != 0) | (np.diff(moments) != 0)
+        steps = np.zeros(len(self.weights) + 1, np.int64)
+        steps[1 + liked] = new
+        running = np.cumsum(steps)
+        return running[1:] - np.repeat(running[self.indptr[:-1]], self.lengths)
+
+    @cached_property
     def last_touches(self) -> LastTouches:
         """The distinct items of each history with their last touch."""
         key = self.query_rows * self.num_items + self.item_rows
@@ -121,7 +133,11 @@ class Histories:
         chosen, counts, strongest = chosen[by_time], counts[by_time], strongest[by_time]
         query_rows = self.query_rows[chosen]
         indptr = np.concatenate([[0], np.cumsum(np.bincount(query_rows, minlength=len(self)))])
-        ago = self.num_moments[query_rows] - 1 - self.moments[chosen]
+        reached = self._liked_moments
+        total = np.zeros(len(self), np.int64)
+        filled = self.lengths > 0
+        total[filled] = reached[self.indptr[1:][filled] - 1]
+        ago = np.maximum(total[query_rows] - reached[chosen], 0)
         return LastTouches(indptr, self.item_rows[chosen], ago, counts, strongest, self.times[chosen])
 
     @cached_property

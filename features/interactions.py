@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse as sp
+from pydantic import Field
 
 from features.settings import Settings
-from features.tables import Events, FloatArray
+from features.tables import Dataset, Events, FloatArray
 
 
 class EventSettings(Settings):
@@ -19,8 +20,17 @@ class EventSettings(Settings):
         "cart": 2.0, "purchase": 3.0,
         "cancel": 0.0, "dismiss": 0.0, "impression": 0.0,
     }  # fmt: skip
-    history_limit: int = 2000
+    ignored: tuple[str, ...] = ("impression",)
+    """Types that are nothing a user did: they neither count nor make an item seen."""
+    history_limit: int = Field(default=2000, ge=1)
     """Newest events of a user that sources and features look at; older ones only count as seen."""
+
+
+def acted_on(dataset: Dataset, settings: EventSettings) -> Dataset:
+    """The dataset less the events of ignored types."""
+    events = dataset.events
+    ignored = [code for code, name in enumerate(events.kind_names) if name in settings.ignored]
+    return dataset.with_events(events.select(~np.isin(events.kinds, ignored))) if ignored else dataset
 
 
 def event_weights(events: Events, settings: EventSettings) -> FloatArray:
@@ -28,8 +38,7 @@ def event_weights(events: Events, settings: EventSettings) -> FloatArray:
     weighs 1.
     """
     by_kind = np.array([max(0.0, settings.weights.get(name, 1.0)) for name in events.kind_names], np.float32)
-    present = np.unique(events.kinds)
-    top = by_kind[present].max(initial=0.0)
+    top = by_kind.max(initial=0.0)
     return np.asarray(by_kind[events.kinds] / (top or 1.0), np.float32)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.decay import time_decay
 from features.tables import PRICE, PUBLISHED_AT, Catalogue, Events, FloatArray, IntArray
 
 DAY = 86_400.0
@@ -37,7 +38,10 @@ class ItemFeatures:
     def fit(cls, catalogue: Catalogue, events: Events, weights: FloatArray, recent_shares: tuple[float, ...]) -> Self:
         """Count `events` (only those that may be known), each with its weight."""
         n = len(catalogue)
-        columns = [_decayed(events, weights, share, n) for share in (*recent_shares, None)]
+        liked = np.asarray(weights > 0)
+        events, weights = events.select(liked), weights[liked]
+        shares = (*recent_shares, None)
+        columns = [np.bincount(events.item_rows, weights * time_decay(events, share), n) for share in shares]
         first, last = _first_and_last(events, n)
         names = (PRICE, *(a for a in catalogue.attributes if pd.api.types.is_numeric_dtype(catalogue.frame[a])))[:8]
         numbers = [catalogue.frame[name].to_numpy(np.float32) for name in names]
@@ -55,18 +59,8 @@ class ItemFeatures:
         out["item:days_since_last_event"] = ((as_of - self.last_seen[item_rows]) / DAY).astype(np.float32)
         out["item:repeat_share"] = self.repeat_share[item_rows]
         for k, name in enumerate(self.number_names):
-            out[f"item:{name}"] = self.numbers[item_rows, k]
+            out[f"item:number:{name}"] = self.numbers[item_rows, k]
         return out
-
-
-def _decayed(events: Events, weights: FloatArray, recent_share: float | None, num_items: int) -> FloatArray:
-    """(num_items,) event weights, halved every time span that the newest `recent_share` of events took."""
-    if recent_share is None or not events.has_clock or not len(events):
-        return np.bincount(events.item_rows, weights, num_items).astype(np.float64)
-    newest = events.times.max()
-    span = max(float(newest - np.quantile(events.times, 1 - recent_share)), 1.0)
-    decayed = weights * 0.5 ** ((newest - events.times) / span)
-    return np.bincount(events.item_rows, decayed, num_items).astype(np.float64)
 
 
 def _first_and_last(events: Events, num_items: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

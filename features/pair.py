@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from features.grid import on_grid
 from features.histories import Histories
-from features.item import DAY, Columns, ItemFeatures
+from features.item import Columns, ItemFeatures
 from features.runs import Pairs
 from features.settings import Settings
 from features.tables import BRAND, CATEGORY, Catalogue, IntArray
@@ -62,7 +62,6 @@ class PairFeatures:
         out = self._text(histories, pairs)
         out |= self._affinities(histories, pairs)
         out |= _number_distances(histories, items, pairs)
-        out |= _touches(histories, pairs)
         return out
 
     def _text(self, histories: Histories, pairs: Pairs) -> Columns:
@@ -105,7 +104,7 @@ class PairFeatures:
             products = profile[queries, columns] * data / totals[queries]
             sums = np.bincount(key, products, len(pairs) * num_attributes).reshape(-1, num_attributes)
             for k, name in enumerate(self.attribute_names):
-                out[f"pair:{name}{view}"] = sums[:, k].astype(np.float32)
+                out[f"pair:share:{name}{view}"] = sums[:, k].astype(np.float32)
         return out
 
 
@@ -164,22 +163,5 @@ def _number_distances(histories: Histories, items: ItemFeatures, pairs: Pairs) -
                 distance = np.log(np.maximum(own, 1e-3) / np.maximum(usual, 1e-3))
         else:
             distance = own - usual
-        out[f"pair:{name}_distance"] = distance.astype(np.float32)
+        out[f"pair:distance:{name}"] = distance.astype(np.float32)
     return out
-
-
-def _touches(histories: Histories, pairs: Pairs) -> Columns:
-    """How often the user touched this very item, and how many days ago (0 and NaN: never)."""
-    touches = histories.last_touches
-    key = touches.query_rows * histories.num_items + touches.item_rows
-    order = np.argsort(key, kind="stable")
-    wanted = pairs.query_rows * histories.num_items + pairs.item_rows
-    counts = np.zeros(len(wanted), np.float32)
-    days = np.full(len(wanted), np.nan, np.float32)
-    if len(key):
-        place = np.minimum(np.searchsorted(key[order], wanted), len(key) - 1)
-        found = key[order][place] == wanted
-        touch = order[place[found]]
-        counts[found] = touches.counts[touch]
-        days[found] = (histories.as_of[pairs.query_rows[found]] - touches.times[touch]) / DAY
-    return {"pair:touches": counts, "pair:days_since_touch": days}

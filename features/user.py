@@ -26,16 +26,18 @@ def user_columns(histories: Histories, items: ItemFeatures) -> Columns:
         "user:last_basket": _in_last_moment(histories),
     }
     out |= _pace(histories)
-    popularity = items.popularity[touches.item_rows, -1]
-    out["user:mean_popularity"] = _mean(popularity, touches.query_rows, n)
+    liked = touches.weights > 0
+    popularity = items.popularity[touches.item_rows[liked], -1]
+    out["user:mean_popularity"] = _mean(popularity, touches.query_rows[liked], n)
     return {name: np.asarray(values, np.float32) for name, values in out.items()}
 
 
 def mean_numbers(histories: Histories, items: ItemFeatures) -> npt.NDArray[np.float32]:
-    """(n, num_numbers): the mean of each number (price, ...) over the history's distinct items; NaN where unknown."""
+    """(n, num_numbers): the mean of each number (price, ...) over the history's liked items; NaN where unknown."""
     touches = histories.last_touches
-    values = items.numbers[touches.item_rows]
-    means = [_mean(values[:, k], touches.query_rows, len(histories)) for k in range(values.shape[1])]
+    liked = touches.weights > 0
+    values, queries = items.numbers[touches.item_rows[liked]], touches.query_rows[liked]
+    means = [_mean(values[:, k], queries, len(histories)) for k in range(values.shape[1])]
     return np.stack(means, axis=1).astype(np.float32)
 
 
@@ -48,7 +50,8 @@ def _mean(values: npt.NDArray[np.floating], groups: npt.NDArray[np.int64], n: in
 
 def _in_last_moment(histories: Histories) -> npt.NDArray[np.int64]:
     touches = histories.last_touches
-    return np.bincount(touches.query_rows[touches.moments_ago == 0], minlength=len(histories))
+    newest = (touches.moments_ago == 0) & (touches.weights > 0)
+    return np.bincount(touches.query_rows[newest], minlength=len(histories))
 
 
 def _pace(histories: Histories) -> Columns:

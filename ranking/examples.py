@@ -14,7 +14,7 @@ from features.builder import FeatureMatrix
 class RankingExamples:
     """`labels` (n_pairs,) float32 >= 0, `groups` (n_lists,) int64: pairs of each list, in order; `users` (n_lists,)
     int64 says whose list it is, so that a user can be held out whole; `num_labels` (n_lists,) how many items
-    would have been right, found or not; `windows` (n_lists,) int64 the label window it comes from.
+    would have been right, found or not.
     """
 
     features: FeatureMatrix
@@ -22,7 +22,6 @@ class RankingExamples:
     groups: npt.NDArray[np.int64]
     users: npt.NDArray[np.int64]
     num_labels: npt.NDArray[np.int64]
-    windows: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -39,5 +38,4 @@ class RankingExamples:
         return RankingExamples(
             features, np.concatenate([p.labels for p in parts]), groups,
             np.concatenate([p.users for p in parts]), np.concatenate([p.num_labels for p in parts]),
-            np.concatenate([p.windows for p in parts]),
         )  # fmt: skip

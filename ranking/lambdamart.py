@@ -26,7 +26,7 @@ class LambdaMartSettings(Settings):
     """The shipped forest has at least so many: on easy held-out users the first tree is already perfect, and ties
     decide the rest.
     """
-    num_leaves: int = 24
+    num_leaves: int = Field(default=24, ge=2)
     learning_rate: float = 0.05
     min_examples_per_leaf: int = 60
     feature_fraction: float = 0.5

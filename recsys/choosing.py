@@ -63,7 +63,8 @@ def _scored_variants(
 ) -> Iterator[tuple[float, dict[str, tuple[Any, ...]]]]:
     offered = options(settings)
     half_lives = offered.pop(_HALF_LIFE, None)
-    bounded = {"max_items": MAX_ITEMS} if "max_items" in type(settings).model_fields else {}
+    size = getattr(settings, "max_items", None)
+    bounded = {} if size is None else {"max_items": min(size, MAX_ITEMS)}
     for values in itertools.product(*offered.values()):
         update: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in zip(offered, values, strict=True)}
         source = kind.fit(data, first_choice(settings.model_copy(update=update | bounded)))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.builder import FeatureBuilder, FeatureMatrix
+from features.errors import SettingsError
 from features.runs import rank_in_run
 from features.settings import Settings as ComponentSettings
 from ranking.base import Ranker
@@ -24,7 +25,10 @@ BoolRows = npt.NDArray[np.bool_]
 def fit_sources(chosen: Mapping[str, ComponentSettings], data: FitData) -> tuple[CandidateSource, ...]:
     """The chosen sources fitted on `data`, less the text sources of a catalogue without text."""
     fitted = (SOURCES[name].fit(data, settings) for name, settings in chosen.items())
-    return tuple(source for source in fitted if source is not None)
+    usable = tuple(source for source in fitted if source is not None)
+    if not usable:
+        raise SettingsError(f"sources: {', '.join(chosen)} work on texts, and this catalogue has none; add popularity")
+    return usable
 
 
 def held_out_lists(windows: Sequence[LabelWindow], share: float, seed: int) -> list[BoolRows]:
@@ -64,7 +68,7 @@ def window_examples(
             keep &= np.bincount(lists, labels, len(rows))[lists] > 0
             if not out:
                 keep &= _sampled(lists, labels, settings.examples.negatives_per_list, rng)
-            part.append(_examples(matrix, labels, keep, window, rows, number))
+            part.append(_examples(matrix, labels, keep, window, rows))
     return RankingExamples.concatenate(parts[0]), RankingExamples.concatenate(parts[1])
 
 
@@ -118,12 +122,10 @@ def _examples(
     keep: BoolRows,
     window: LabelWindow,
     rows: npt.NDArray[np.int64],
-    number: int,
 ) -> RankingExamples:
     lists, groups = np.unique(matrix.query_rows[keep], return_counts=True)
     features = FeatureMatrix(matrix.names, matrix.values[keep], np.repeat(np.arange(len(lists)), groups))
     chosen = rows[lists]
     return RankingExamples(
-        features, labels[keep], groups.astype(np.int64), window.users[chosen], window.num_labels[chosen],
-        np.full(len(lists), number, np.int64),
-    )  # fmt: skip
+        features, labels[keep], groups.astype(np.int64), window.users[chosen], window.num_labels[chosen]
+    )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-from collections.abc import Mapping
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -13,7 +11,6 @@ from gunicorn.util import import_app  # type: ignore[import-untyped]
 from recsys.errors import SettingsError
 
 APPLICATION = "serve:create_app()"
-API_KEYS = "RECSYS_API_KEYS"
 THREADS_PER_WORKER = 4
 """Enough that a slow client or a probe does not stop a worker; the work itself is CPU bound."""
 
@@ -30,6 +27,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc]
             "threads": THREADS_PER_WORKER,
             "preload_app": True,
             "control_socket_disable": True,
+            "limit_request_line": 8190,
         }
         super().__init__()
 
@@ -44,13 +42,12 @@ class GunicornApp(BaseApplication):  # type: ignore[misc]
         return import_app(APPLICATION)
 
 
-def check_host(host: str, environment: Mapping[str, str] | None = None) -> None:
-    """SettingsError where the service would listen to other machines without any API key."""
-    keys = (os.environ if environment is None else environment).get(API_KEYS, "").strip()
-    if not keys and not _is_loopback(host):
+def check_host(host: str) -> None:
+    """SettingsError where the service would listen to other machines: nothing in it checks who is asking yet."""
+    if not _is_loopback(host):
         raise SettingsError(
-            f"--host {host}: without keys the service listens to this machine only (127.0.0.1, ::1 or localhost);"
-            f" set {API_KEYS} to serve others"
+            f"--host {host}: the service does not authenticate callers, so it listens to this machine only"
+            " (127.0.0.1, ::1 or localhost); put a reverse proxy that does before it to serve others"
         )
 
 

@@ -16,6 +16,9 @@ from recsys.retrieval.base import CandidateSource
 from recsys.retrieval.popularity import PopularitySource
 from recsys.settings import Settings
 
+OTHER_KINDS = "*"
+"""The entry of `kind_weights` for event types that the training data did not hold."""
+
 
 @dataclass(frozen=True)
 class StoredHistories:
@@ -38,8 +41,8 @@ class FittedModel:
     fills lists up. `trained_until`: time of the newest event known (unix seconds; 0 without a clock).
 
     `encoder` is the TextEncoder (None where there is no text, and in a model loaded for serving, which needs none).
-    `kind_weights` maps the event types of the training data to their weights (largest 1). `report` holds JSON-able
-    facts of the training run: chosen source settings, window metrics, encoder scores, stage seconds, warnings.
+    `kind_weights` maps the event types to their weights in training (the largest that occurred: 1). `report` holds
+    JSON-able facts of the training run: chosen source settings, window metrics, encoder scores, stage seconds.
     """
 
     catalogue: Catalogue

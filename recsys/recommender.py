@@ -19,8 +19,8 @@ from features.histories import Histories
 from features.tables import AVAILABLE, TITLE, BoolArray
 from ranking.by_score import ByScoreRanker
 from recsys.errors import RequestError
-from recsys.model import FittedModel
-from recsys.requests import HISTORY_EVENT, Recommendation, RecommendedItem, Request
+from recsys.model import OTHER_KINDS, FittedModel
+from recsys.requests import BARE_ID, HistoryEvent, Recommendation, RecommendedItem, Request
 from recsys.retrieval.merge import Candidates
 from recsys.scoring import CHUNK, candidates_with_features
 
@@ -30,13 +30,12 @@ Triple = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.fl
 
 @dataclass(frozen=True)
 class _History:
-    """One request's history in rows: its newest events, all items seen, whether orders are unix seconds, and the
+    """One request's history in rows: its newest events, all items seen, and the
     time the list is for.
     """
 
     events: Triple
     seen: npt.NDArray[np.int64]
-    clocked: bool
     as_of: float
     unknown: int
     known_user: bool
@@ -52,7 +51,7 @@ class Recommender:
         self.model = model
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
-        self._id_order = np.argsort(np.argsort(self._ids.astype(str), kind="stable"), kind="stable")
+        self._id_order = np.argsort(np.argsort(self._ids, kind="stable"), kind="stable")
         self._titles: list[str] = model.catalogue.frame[TITLE].tolist()
         self._available: BoolArray = model.catalogue.frame[AVAILABLE].to_numpy(bool)
         self._mask = lru_cache(maxsize=256)(self._compute_mask)
@@ -100,7 +99,11 @@ class Recommender:
         shares = pd.DataFrame(ranker.contributions(matrix)[:, :-1], columns=list(matrix.names))
         shares.insert(0, "item_id", self._ids[found.pairs.item_rows])
         listed = pd.DataFrame([{"item_id": i.item_id, "title": i.title, "score": i.score} for i in answer.items])
-        table = listed.merge(shares, on="item_id", how="inner")
+        table = (
+            listed.merge(shares, on="item_id", how="inner")
+            if len(listed)
+            else shares.iloc[:0].assign(title="", score=0.0)
+        )
         order = table[list(matrix.names)].abs().mean().sort_values(ascending=False, kind="stable").index
         return table[["item_id", "title", "score", *order]]
 
@@ -197,55 +200,64 @@ class Recommender:
             raise RequestError("at", f"at must be a time in unix seconds, but is {request.at}")
 
     def _history(self, request: Request) -> _History:
-        """The request's own history or the stored one, then `recent`."""
+        """The request's own history or the stored one, then `recent`. What is not before the time of the list is not
+        known; a request without a time is for the moment after its newest event, if that is later than the clock.
+        """
         as_of = self._clock() if request.at is None else request.at
         known_user = request.user is not None and request.user in self.model.users
         unknown = 0
-        if request.history is not None:
-            events, clocked, unknown = self._own_history(request)
+        if request.history is None:
+            events = self._stored_history(request.user if known_user else None, as_of)
         else:
-            events, clocked = self._stored_history(request.user if known_user else None, as_of)
+            events, unknown = self._own_history(request.history, as_of, strict=request.at is not None)
         if request.recent:
-            events, missing = self._with_recent(events, request.recent, as_of if clocked else 0.0)
+            events, missing = self._with_recent(events, request.recent, as_of)
             unknown += missing
+        if len(events[1]) and self._has_clock:
+            as_of = max(as_of, float(events[1][-1]) + 1.0)
         limit = self.model.settings.events.history_limit
         newest = (events[0][-limit:], events[1][-limit:], events[2][-limit:])
-        return _History(
-            newest, events[0], clocked, as_of if self.model.histories.has_clock else np.nan, unknown, known_user
-        )
+        return _History(newest, events[0], as_of if self._has_clock else np.nan, unknown, known_user)
 
-    def _own_history(self, request: Request) -> tuple[Triple, bool, int]:
-        history = request.history or ()
+    @property
+    def _has_clock(self) -> bool:
+        return self.model.histories.has_clock
+
+    def _own_history(self, history: tuple[HistoryEvent, ...], as_of: float, *, strict: bool) -> tuple[Triple, int]:
+        """Rows, orders and weights, oldest first, and how many items are unknown. Where the times are missing, the
+        events are taken to have come a second apart up to the time of the list.
+        """
+        history = tuple(event for event in history if event.event not in self.model.settings.events.ignored)
         rows = self.model.catalogue.items.rows([event.item_id for event in history])
-        known = rows >= 0
-        stamps = [event.timestamp for event in history]
-        clocked = self.model.histories.has_clock and all(stamp is not None for stamp in stamps)
-        orders = np.array(stamps, np.float64) if clocked else np.arange(len(history), dtype=np.float64)
-        if not clocked and len(stamps) and all(stamp is not None for stamp in stamps):
+        stamps = [event.timestamp for event in history if event.timestamp is not None]
+        if len(stamps) == len(history):
             orders = np.array(stamps, np.float64)
+        else:
+            orders = np.arange(len(history), dtype=np.float64) - len(history) + (as_of if self._has_clock else 0.0)
         weights = np.array([self._kind_weight(event.event) for event in history], np.float32)
-        order = np.argsort(orders[known], kind="stable")
-        events = (rows[known][order], orders[known][order], weights[known][order])
-        return events, clocked, int((~known).sum())
+        known = rows >= 0
+        usable = known & (orders < as_of) if strict and self._has_clock else known
+        order = np.lexsort((rows[usable], orders[usable]))
+        return (rows[usable][order], orders[usable][order], weights[usable][order]), int((~known).sum())
 
-    def _stored_history(self, user: str | None, as_of: float) -> tuple[Triple, bool]:
+    def _stored_history(self, user: str | None, as_of: float) -> Triple:
         stored = self.model.histories
         if user is None:
-            return (np.empty(0, np.int64), np.empty(0), np.empty(0, np.float32)), stored.has_clock
+            return np.empty(0, np.int64), np.empty(0), np.empty(0, np.float32)
         row = self.model.users.row(user)
         span = slice(int(stored.indptr[row]), int(stored.indptr[row + 1]))
         rows, times, weights = stored.item_rows[span].astype(np.int64), stored.times[span], stored.weights[span]
-        if stored.has_clock:
-            stop = int(np.searchsorted(times, as_of, side="left"))
-            rows, times, weights = rows[:stop], times[:stop], weights[:stop]
-        return (rows, np.asarray(times), np.asarray(weights)), stored.has_clock
+        stop = int(np.searchsorted(times, as_of, side="left")) if stored.has_clock else len(times)
+        return rows[:stop], times[:stop], weights[:stop]
 
     def _with_recent(self, events: Triple, recent: tuple[str, ...], as_of: float) -> tuple[Triple, int]:
-        """`recent` as moments of their own behind the newest event, a second apart up to the time of the list."""
+        """`recent` as moments of their own behind the newest event, a second apart, up to the time of the list if that
+        leaves room for them.
+        """
         rows = self.model.catalogue.items.rows(list(recent))
         known = rows[rows >= 0]
         newest = float(events[1][-1]) if len(events[1]) else -np.inf
-        first = max(newest, as_of - len(known) - 1)
+        first = max(newest, as_of - len(known) - 1) if self._has_clock or not len(events[1]) else newest
         orders = first + 1.0 + np.arange(len(known))
         added = (known, orders, np.ones(len(known), np.float32))
         joined = tuple(np.concatenate([old, new]) for old, new in zip(events, added, strict=True))
@@ -254,12 +266,12 @@ class Recommender:
     def _kind_weight(self, kind: str) -> float:
         """The weight that training gave the event type; a bare id counts as the strongest."""
         weights = self.model.kind_weights
-        return 1.0 if kind == HISTORY_EVENT else float(weights.get(kind, weights.get("", 1.0)))
+        return 1.0 if kind == BARE_ID else float(weights.get(kind, weights.get(OTHER_KINDS, 1.0)))
 
     def _build(self, histories: list[_History]) -> Histories:
         rows, orders, weights = zip(*(h.events for h in histories), strict=True) if histories else ((), (), ())
         as_of = np.array([h.as_of for h in histories])
-        clocked = np.array([h.clocked for h in histories], bool)
+        clocked = np.full(len(histories), self._has_clock)
         return Histories.build(rows, orders, weights, as_of, len(self._ids), clocked)
 
     def _blocked(self, requests: list[Request], histories: list[_History]) -> sp.csr_matrix:
@@ -294,9 +306,12 @@ class Recommender:
 
 def _number(column: str, value: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
-        raise RequestError("filter", f"column {column!r} holds numbers, but the filter asks for {value!r}") from None
+        number = np.nan
+    if not np.isfinite(number):
+        raise RequestError("filter", f"column {column!r} holds numbers, but the filter asks for {value!r}")
+    return number
 
 
 def _marks(rows: list[npt.NDArray[np.int64]], num_items: int) -> sp.csr_matrix:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-HISTORY_EVENT = "interaction"
+BARE_ID = ""
+"""The event type of a history entry that is only an id."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class HistoryEvent:
     """One event of a request's own history; `timestamp` unix seconds, None where only the order is known."""
 
     item_id: str
-    event: str = HISTORY_EVENT
+    event: str = BARE_ID
     timestamp: float | None = None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from recsys.errors import RequestError
-from recsys.requests import HISTORY_EVENT, HistoryEvent, Request
+from recsys.requests import BARE_ID, HistoryEvent, Request
 from recsys.settings import ServeSettings
 
 _LATEST = 253_402_300_799  # the year 9999: a larger number is milliseconds, not seconds
@@ -119,7 +119,7 @@ def check_limits(request: Request, limits: ServeSettings) -> None:
 
 
 def _event(entry: HistoryEntry) -> HistoryEvent:
-    return HistoryEvent(entry.item_id, entry.event or HISTORY_EVENT, entry.timestamp)
+    return HistoryEvent(entry.item_id, entry.event or BARE_ID, entry.timestamp)
 
 
 def _values(column: str, given: Any) -> list[Any]:

@@ -50,7 +50,8 @@ def _agreement(found: Candidates) -> dict[str, FloatArray]:
     for name in ranks:
         score = found.columns[name.replace(":rank", ":score")]
         best = np.maximum.reduceat(score, starts) if len(starts) else score
-        out[name.replace(":rank", ":relative")] = score / np.repeat(np.maximum(best, 1e-9), lengths)
+        share = np.where(best > 0, 1 / np.where(best > 0, best, 1), 0)
+        out[name.replace(":rank", ":relative")] = np.asarray(score * np.repeat(share, lengths), np.float32)
     return out
 
 

@@ -17,7 +17,7 @@ from features.builder import FeatureBuilder
 from features.encoder import TextEncoder
 from features.finetune import finetune
 from features.grid import on_grid
-from features.interactions import event_weights
+from features.interactions import acted_on, event_weights
 from features.next_items import next_item_pairs
 from features.settings import Settings as ComponentSettings
 from features.tables import Dataset, Events
@@ -27,7 +27,7 @@ from ranking.examples import RankingExamples
 from ranking.lambdamart import LambdaMartRanker
 from recsys.choosing import choose_settings, first_choice
 from recsys.examples import compare, fit_sources, held_out_lists, window_examples
-from recsys.model import FittedModel, StoredHistories
+from recsys.model import OTHER_KINDS, FittedModel, StoredHistories
 from recsys.retrieval.base import FitData
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.retrieval.wiring import SOURCES
@@ -37,6 +37,8 @@ from recsys.windows import LabelWindow, label_windows
 
 logger = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
+MIN_FOUND = 10
+"""Lists in which a source found a label, on either side of the split, that a ranker takes at least."""
 
 
 @dataclass
@@ -57,10 +59,10 @@ class _Run:
         seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 2)
         logger.info("%s: %.1f s", name, time.perf_counter() - started)
 
-    def fit_data(self, events: Events, as_of: float, embeddings: F32 | None) -> FitData:
+    def fit_data(self, events: Events, embeddings: F32 | None) -> FitData:
         """What sources may learn from when `events` are all that is known."""
         return FitData(
-            self.dataset.catalogue, events, len(self.dataset.users), self.settings.events, as_of, embeddings,
+            self.dataset.catalogue, events, len(self.dataset.users), self.settings.events, embeddings,
             self.settings.seed, self.settings.threads,
         )  # fmt: skip
 
@@ -75,7 +77,9 @@ def train(dataset: Dataset, settings: Settings | None = None) -> FittedModel:
 
 
 def _train(run: _Run) -> FittedModel:
-    dataset, settings = run.dataset, run.settings
+    settings = run.settings
+    dataset = acted_on(run.dataset, settings.events)
+    run = dataclasses.replace(run, dataset=dataset)
     events = dataset.events
     with run.stage("windows"):
         windows = label_windows(events, len(dataset.catalogue), settings.examples, settings.events, settings.seed)
@@ -84,7 +88,7 @@ def _train(run: _Run) -> FittedModel:
         chosen = _choose(run, windows, embeddings)
     ranker = _fit_ranker(run, windows, chosen, embeddings)
     with run.stage("refit sources on everything"):
-        data = run.fit_data(events, _end(events), embeddings)
+        data = run.fit_data(events, embeddings)
         sources = fit_sources(chosen, data)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
@@ -134,7 +138,7 @@ def _choose(run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None) -
     if not windows:
         return {name: first_choice(settings) for name, settings in offered.items()}
     window = windows[-1]
-    data = run.fit_data(window.known, window.as_of, embeddings)
+    data = run.fit_data(window.known, embeddings)
     choices = {name: choose_settings(SOURCES[name], settings, data, window) for name, settings in offered.items()}
     run.report["sources"] = {name: choice.report() for name, choice in choices.items()}
     return {name: choice.settings for name, choice in choices.items()}
@@ -145,53 +149,50 @@ def _fit_ranker(
 ) -> Ranker:
     """LambdaMART on the windows' examples, or the best source's order where that can't be learned or is no better."""
     settings = run.settings
-    by_choice = sorted(
-        chosen, key=lambda name: -(run.report.get("sources", {}).get(name, {}).get("window_ndcg@10") or 0.0)
-    )
+    alone = {name: report["window_ndcg@10"] or 0.0 for name, report in run.report.get("sources", {}).items()}
+    order = sorted(chosen, key=lambda name: -alone.get(name, 0.0))
     if settings.ranker == "by_score":
-        return _by_score(run, by_choice, "the settings say so")
+        return _by_score(run, order, "the settings say so")
     num_lists = sum(len(window) for window in windows)
     if num_lists < settings.examples.min_lists:
-        return _by_score(
-            run, by_choice, f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
-        )
+        few = f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
+        return _by_score(run, order, few)
     with run.stage("make ranking examples"):
-        held_out = held_out_lists(windows, settings.lambdamart.share_held_out, settings.seed)
-        parts = [
-            window_examples(run.fit_data(w.known, w.as_of, embeddings), chosen, w, out, settings, number)
-            for number, (w, out) in enumerate(zip(windows, held_out, strict=True))
-        ]
-        train_part = RankingExamples.concatenate([part for part, _ in parts])
-        test_part = RankingExamples.concatenate([part for _, part in parts])
-        del parts
-    if min(len(train_part), len(test_part)) < 10:
-        return _by_score(run, by_choice, "the sources find too few of the labelled items")
+        train_part, test_part = _examples(run, windows, chosen, embeddings)
+    if min(len(train_part), len(test_part)) < MIN_FOUND:
+        return _by_score(run, order, "the sources find too few of the labelled items")
     with run.stage("fit ranker"):
-        stopped = LambdaMartRanker.fit(train_part, test_part, settings.lambdamart, settings.seed, settings.threads)
+        return _learned(run, train_part, test_part, order)
+
+
+def _examples(
+    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
+) -> tuple[RankingExamples, RankingExamples]:
+    """(training, held-out) examples of all windows, each from sources fitted before it."""
+    held_out = held_out_lists(windows, run.settings.lambdamart.share_held_out, run.settings.seed)
+    parts = [
+        window_examples(run.fit_data(w.known, embeddings), chosen, w, out, run.settings, number)
+        for number, (w, out) in enumerate(zip(windows, held_out, strict=True))
+    ]
+    train_part, test_part = ([part[side] for part in parts] for side in (0, 1))
+    return RankingExamples.concatenate(train_part), RankingExamples.concatenate(test_part)
+
+
+def _learned(run: _Run, train_part: RankingExamples, test_part: RankingExamples, order: Sequence[str]) -> Ranker:
+    """The forest, stopped and judged on held-out users, then fitted on all; their best source where it is better."""
+    settings, seed, threads = run.settings.lambdamart, run.settings.seed, run.settings.threads
+    stopped = LambdaMartRanker.fit(train_part, test_part, settings, seed, threads)
     scores = compare(stopped, test_part)
+    lists = {"train_lists": len(train_part), "held_out_lists": len(test_part)}
+    run.report["ranker"] = {"held_out_ndcg@10": scores, "trees": stopped.num_trees} | lists
     best = max((name for name in scores if name != "ranker"), key=lambda name: scores[name])
-    run.report["ranker"] = {
-        "held_out_ndcg@10": scores,
-        "trees": stopped.num_trees,
-        "train_lists": len(train_part),
-        "held_out_lists": len(test_part),
-    }
-    logger.info("held-out users, NDCG@10: ranker %.4f, best source %s %.4f", scores["ranker"], best, scores[best])
+    verdict = f"NDCG@10 on held-out users: the ranker {scores['ranker']:.4f}, {best} alone {scores[best]:.4f}"
+    logger.info(verdict)
     if scores["ranker"] < scores[best]:
-        return _by_score(
-            run,
-            [best, *by_choice],
-            f"on held-out users the ranker ({scores['ranker']:.4f}) is no better than {best} ({scores[best]:.4f})",
-        )
-    with run.stage("fit ranker"):
-        everything = RankingExamples.concatenate([train_part, test_part])
-        final = LambdaMartRanker.fit_trees(
-            everything,
-            max(stopped.num_trees, settings.lambdamart.min_trees),
-            settings.lambdamart,
-            settings.seed,
-            settings.threads,
-        )
+        return _by_score(run, [best, *order], verdict)
+    everything = RankingExamples.concatenate([train_part, test_part])
+    num_trees = max(stopped.num_trees, settings.min_trees)
+    final = LambdaMartRanker.fit_trees(everything, num_trees, settings, seed, threads)
     run.report["ranker"]["gains"] = dict(list(final.gains().items())[:30])
     return final
 
@@ -213,9 +214,9 @@ def _stored(dataset: Dataset, weights: F32) -> StoredHistories:
 
 
 def _kind_weights(events: Events, settings: Settings) -> dict[str, float]:
-    """Weight of each event type as in training (the largest that occurs is 1); "" is for types never seen."""
-    names = [*events.kind_names, ""]
+    """Weight of each event type as in training (the largest that occurs is 1); see `OTHER_KINDS`."""
+    names = [*events.kind_names, OTHER_KINDS]
     raw = [max(0.0, settings.events.weights.get(name, 1.0)) for name in names]
-    top = max((raw[kind] for kind in np.unique(events.kinds)), default=1.0) or 1.0
-    known = settings.events.weights | dict(zip(names, raw, strict=True))
+    top = max(raw[:-1], default=1.0) or 1.0
+    known = dict(settings.events.weights) | dict(zip(names, raw, strict=True))
     return {name: max(0.0, weight) / top for name, weight in known.items()}

@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from features.histories import Histories
 from features.interactions import EventSettings, event_weights
@@ -32,16 +33,22 @@ class ExampleSettings(Settings):
     """
     window_share: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the events in one window."""
-    moments_per_user: int = 10
+    moments_per_user: int = Field(default=10, ge=1)
     """Lists of one user in one window, at most."""
-    max_lists: int = 15_000
+    max_lists: int = Field(default=15_000, ge=1)
     """Lists in all, at most; drawn at random where there are more."""
-    negatives_per_list: int = 150
+    negatives_per_list: int = Field(default=150, ge=1)
     """Candidates without a label that the ranker sees of each training list, at most; drawn at random where there
     are more.
     """
     min_lists: int = 50
     """With fewer lists than this there is nothing to learn from, and the best source's order is used."""
+
+    @model_validator(mode="after")
+    def _leave_something(self) -> Self:
+        if self.windows * self.window_share >= 1:
+            raise ValueError(f"{self.windows} windows of {self.window_share} leave no events before them")
+        return self
 
 
 @dataclass(frozen=True)

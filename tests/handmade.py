@@ -45,7 +45,7 @@ def handmade_model(**changes: Any) -> FittedModel:
         "ranker": ByScoreRanker(("linear", "text_profile", "popularity")),
         "settings": Settings(),
         "trained_until": TRAINED_UNTIL,
-        "kind_weights": {"view": 1.0, "": 1.0},
+        "kind_weights": {"view": 1.0, "*": 1.0},
         "fingerprint": "f" * 64,
         "report": {"seconds": {"windows": 0.5}, "ranker_reason": "made by hand", "ndcg": 0.25},
     }

@@ -116,8 +116,8 @@ class TestRoundTrip:
 
     def test_arrays_stay_on_the_disk(self, saved: Path) -> None:
         loaded = load_bundle(saved)
-        assert isinstance(loaded.histories.times, np.memmap)
-        assert isinstance(loaded.features.pairs.embeddings, np.memmap)
+        assert isinstance(loaded.histories.times.base, np.memmap)
+        assert isinstance(loaded.features.pairs.embeddings.base, np.memmap)
 
     def test_no_pickle_in_any_file(self, saved: Path) -> None:
         endings = {Path(name).suffix for name in files_in(current_folder(saved))}

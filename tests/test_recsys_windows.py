@@ -23,7 +23,7 @@ def windows_of(dataset: Dataset, settings: ExampleSettings = SETTINGS) -> list[L
 
 
 def fit_data(dataset: Dataset, events: Events) -> FitData:
-    return FitData(dataset.catalogue, events, len(dataset.users), EventSettings(), np.inf, None, seed=0, num_threads=1)
+    return FitData(dataset.catalogue, events, len(dataset.users), EventSettings(), None, seed=0, num_threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from features.grid import on_grid
 from features.histories import Histories
@@ -20,13 +21,13 @@ from recsys.retrieval.scores import F32, InnerProductScores, Scores
 class AlsSettings(Settings):
     """Settings of the ALS source; a tuple of several values is chosen from on a held-out window."""
 
-    factors: int = 64
-    alpha: tuple[float, ...] = (5.0, 30.0)
+    factors: int = Field(default=64, ge=1)
+    alpha: tuple[float, ...] = Field(default=(5.0, 30.0), min_length=1)
     """Confidence of an event of weight 1; an unseen pair has confidence 1."""
     regularization: float = 1.0
-    iterations: int = 15
-    half_life: tuple[float | None, ...] = (None, 5.0)
-    history_limit: int = 100
+    iterations: int = Field(default=15, ge=1)
+    half_life: tuple[float | None, ...] = Field(default=(None, 5.0), min_length=1)
+    history_limit: int = Field(default=100, ge=1)
 
 
 @dataclass(frozen=True)

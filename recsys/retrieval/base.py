@@ -18,7 +18,7 @@ from recsys.retrieval.scores import F32, Scores
 
 @dataclass(frozen=True)
 class FitData:
-    """All that a source may learn from: the catalogue, the events before `as_of` and the text embeddings.
+    """All that a source may learn from: the catalogue, the events that may be known and the text embeddings.
 
     `embeddings` (n_items, embedding_size) float32, unit rows on the item grid, zero rows for items without text;
     None for a catalogue without text. `num_threads` for the libraries that take one.
@@ -28,7 +28,6 @@ class FitData:
     events: Events
     num_users: int
     event_settings: EventSettings
-    as_of: float
     embeddings: F32 | None
     seed: int
     num_threads: int

@@ -6,6 +6,8 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from pydantic import Field
+
 from features.settings import Settings
 from recsys.retrieval.base import FitData
 from recsys.retrieval.item_item import HALF_LIVES, ItemItemSource, empty_weights, keep_largest
@@ -14,9 +16,9 @@ from recsys.retrieval.item_item import HALF_LIVES, ItemItemSource, empty_weights
 class NeighboursSettings(Settings):
     """Settings of the neighbours source; a tuple of several values is chosen from on a held-out window."""
 
-    num_neighbours: int = 200
-    half_life: tuple[float | None, ...] = HALF_LIVES
-    history_limit: int = 100
+    num_neighbours: int = Field(default=200, ge=1)
+    half_life: tuple[float | None, ...] = Field(default=HALF_LIVES, min_length=1)
+    history_limit: int = Field(default=100, ge=1)
     """Newest moments looked at."""
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from features.histories import Histories
 from features.settings import Settings
@@ -21,8 +22,8 @@ class NewItemsSettings(Settings):
 
     max_events: int = 2
     """An item with at most so many events is new."""
-    half_life: tuple[float | None, ...] = (5.0,)
-    history_limit: int = 100
+    half_life: tuple[float | None, ...] = Field(default=(5.0,), min_length=1)
+    history_limit: int = Field(default=100, ge=1)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class NewItemsSource:
         """None where the catalogue has no text."""
         if data.embeddings is None:
             return None
-        counts = np.bincount(data.events.item_rows, minlength=data.num_items)
+        counts = np.bincount(data.events.item_rows, data.weights > 0, data.num_items)
         mask = (counts <= settings.max_events) & data.embeddings.any(axis=1)
         return cls(data.embeddings, np.flatnonzero(mask), settings.half_life[0], settings.history_limit)
 

@@ -5,21 +5,25 @@ catalogue.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from features.decay import time_decay
 from features.histories import Histories
 from features.settings import Settings
 from recsys.retrieval.base import FitData
 from recsys.retrieval.scores import Scores, SharedScores
 
+Share = Annotated[float, Field(gt=0, lt=1)]
+
 
 class PopularitySettings(Settings):
     """Settings of the popularity source; a tuple of several values is chosen from on a held-out window."""
 
-    recent_share: tuple[float, ...] = (0.02, 0.1, 0.5)
+    recent_share: tuple[Share, ...] = Field(default=(0.02, 0.1, 0.5), min_length=1)
     """The half-life is the time that the newest such share of events took, so that it fits shops of any pace."""
 
 
@@ -36,24 +40,12 @@ class PopularitySource:
     @classmethod
     def fit(cls, data: FitData, settings: PopularitySettings) -> Self:
         """Always answers: without any event all items are equal and go by id."""
-        decay = time_decay(data, settings.recent_share[0])
+        decay = time_decay(data.events, settings.recent_share[0])
         counts = np.bincount(data.events.item_rows, data.weights * decay, data.num_items)
-        ids = data.catalogue.items.ids.astype(str)
-        order = np.lexsort((ids, -counts))
+        by_id = np.argsort(data.catalogue.items.ids, kind="stable")
+        order = by_id[np.argsort(-counts[by_id], kind="stable")]
         return cls(np.log1p(counts).astype(np.float32), order.astype(np.int64))
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The same for every history."""
         return {"": SharedScores(self.values, self.order, len(histories))}
-
-
-def time_decay(data: FitData, recent_share: float) -> npt.NDArray[np.float64]:
-    """Each event's weight by age, (n_events,): halved every time span that the newest `recent_share` of events took;
-    1 without a clock.
-    """
-    times = data.events.times
-    if not data.events.has_clock or not len(times):
-        return np.ones(len(times))
-    span = max(float(times.max() - np.quantile(times, 1 - recent_share)), 1.0)
-    decayed: npt.NDArray[np.float64] = 0.5 ** ((times.max() - times) / span)
-    return decayed

@@ -162,13 +162,15 @@ def _places(rows: IntArray, num_items: int) -> npt.NDArray[np.int64]:
 
 
 def _best(values: F32, columns: IntArray | None, n: int) -> npt.NDArray[np.int64]:
-    """The columns of the n largest values, best first, ties by column."""
+    """The columns of the n largest values, best first, ties by column, at the cut too."""
+    names = np.arange(len(values)) if columns is None else columns
     if len(values) > n:
-        part = np.argpartition(-values, n - 1)[:n] if n else np.empty(0, np.int64)
-    else:
-        part = np.arange(len(values))
-    names = part if columns is None else columns[part]
-    return np.asarray(names[np.lexsort((names, -values[part]))], np.int64)
+        last = np.partition(values, len(values) - n)[len(values) - n]
+        above, level = np.flatnonzero(values > last), np.flatnonzero(values == last)
+        level = level[np.argsort(names[level], kind="stable")][: n - len(above)]
+        part = np.concatenate([above, level])
+        values, names = values[part], names[part]
+    return np.asarray(names[np.lexsort((names, -values))], np.int64)
 
 
 def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

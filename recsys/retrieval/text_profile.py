@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from features.grid import on_grid
 from features.histories import Histories
@@ -18,8 +19,8 @@ from recsys.retrieval.scores import F32, InnerProductScores, Scores
 class TextProfileSettings(Settings):
     """Settings of the text profile source; a tuple of several values is chosen from on a held-out window."""
 
-    half_life: tuple[float | None, ...] = (5.0, 2.0, 0.7)
-    history_limit: int = 100
+    half_life: tuple[float | None, ...] = Field(default=(5.0, 2.0, 0.7), min_length=1)
+    history_limit: int = Field(default=100, ge=1)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
+from pydantic import Field
 
 from features.settings import Settings
 from features.tables import IntArray
@@ -17,11 +18,11 @@ from recsys.retrieval.item_item import ItemItemSource, empty_weights, keep_large
 class TransitionsSettings(Settings):
     """Settings of the transitions source; a tuple of several values is chosen from on a held-out window."""
 
-    window: int = 3
+    window: int = Field(default=3, ge=1)
     """How many moments ahead count; the k-th weighs 1/k."""
-    half_life: tuple[float | None, ...] = (5.0, 2.0, 0.7)
-    weights_per_item: int = 300
-    history_limit: int = 100
+    half_life: tuple[float | None, ...] = Field(default=(5.0, 2.0, 0.7), min_length=1)
+    weights_per_item: int = Field(default=300, ge=1)
+    history_limit: int = Field(default=100, ge=1)
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,11 @@ class TransitionsSource(ItemItemSource):
         counts = empty_weights(data.num_items)
         for step in range(1, settings.window + 1):
             follows = np.flatnonzero(users[step:] == users[:-step])
-            counts = counts + (baskets[follows].T @ baskets[follows + step]) / step
-        counts.setdiag(0)
-        counts.eliminate_zeros()
+            counts = counts + (baskets[follows].T @ baskets[follows + step]).tocsr() * np.float32(1 / step)
         out_of = np.sqrt(np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1e-9))
         into = np.sqrt(np.maximum(np.asarray(counts.sum(axis=0)).ravel(), 1e-9))
-        scaled = (sp.diags(1 / out_of) @ counts @ sp.diags(1 / into)).tocsr().astype(np.float32)
-        return cls(keep_largest(scaled, settings.weights_per_item), settings.half_life[0], settings.history_limit)
+        counts.data /= np.repeat(out_of, np.diff(counts.indptr)) * into[counts.indices]
+        return cls(keep_largest(counts, settings.weights_per_item), settings.half_life[0], settings.history_limit)
 
 
 def _baskets(data: FitData) -> tuple[sp.csr_matrix, IntArray]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from features.settings import Settings
 from recsys.retrieval.als import AlsSettings, AlsSource
 from recsys.retrieval.linear import LinearSettings, LinearSource
@@ -26,7 +28,7 @@ SOURCES: dict[str, type[Any]] = {
 class RetrievalSettings(Settings):
     """Each source's settings, under the source's name, and how many candidates each gives."""
 
-    per_source: int = 100
+    per_source: int = Field(default=100, ge=1, le=1000)
     """Candidates of each source; the union of them is what the ranker orders."""
     linear: LinearSettings = LinearSettings()
     transitions: TransitionsSettings = TransitionsSettings()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def shelf_embeddings(dataset: Dataset) -> np.ndarray:
 @pytest.fixture(scope="session")
 def fit_data(tiny_dataset: Dataset) -> FitData:
     return FitData(
-        tiny_dataset.catalogue, tiny_dataset.events, len(tiny_dataset.users), EventSettings(), math.inf,
+        tiny_dataset.catalogue, tiny_dataset.events, len(tiny_dataset.users), EventSettings(),
         shelf_embeddings(tiny_dataset), seed=0, num_threads=1,
     )  # fmt: skip
 
@@ -166,7 +165,11 @@ def test_als_fold_in_is_the_step_that_implicit_takes(fit_data: FitData, tiny_set
     np.testing.assert_allclose(source.fold_in(asked, None), expected, rtol=2e-3, atol=1e-4)
 
 
-def test_linear_is_the_closed_form_of_ease(fit_data: FitData, tiny_settings: Settings) -> None:
+@pytest.mark.parametrize("block", [7, 1024])
+def test_linear_is_the_closed_form_of_ease(
+    block: int, fit_data: FitData, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.retrieval.linear.BLOCK", block)
     source = fitted("linear", fit_data, tiny_settings.retrieval)
     x = fit_data.matrix.toarray().astype(np.float64)
     p = np.linalg.inv(x.T @ x + 10.0 * np.eye(x.shape[1]))
