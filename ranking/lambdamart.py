@@ -90,6 +90,8 @@ class LambdaMartRanker:
 
     def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
         """TreeSHAP values (n_pairs, n_features + 1), the last column the expected score (Lundberg et al. 2020)."""
+        if not len(features.values):
+            return np.empty((0, len(self.names) + 1))
         return np.asarray(self._booster.predict(features.values, pred_contrib=True, num_threads=1), np.float64)
 
     def gains(self) -> dict[str, float]:

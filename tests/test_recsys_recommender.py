@@ -153,6 +153,7 @@ def test_unknown_history_items_are_counted(recommender: Recommender) -> None:
         (Request(at=float("nan")), "at"),
         (Request(filters=(("colour", "red"),)), "filter"),
         (Request(filters=(("price", "cheap"),)), "filter"),
+        (Request(filters=(("price", "nan"),)), "filter"),
     ],
 )
 def test_a_bad_request_names_its_parameter(recommender: Recommender, request_: Request, parameter: str) -> None:
@@ -177,3 +178,47 @@ def test_explanations_add_up_to_the_score(recommender: Recommender) -> None:
     shares = table.drop(columns=["item_id", "title", "score"]).sum(axis=1)
     offsets = table["score"] - shares
     np.testing.assert_allclose(offsets, offsets.iloc[0], atol=1e-5)
+
+
+def test_what_is_not_before_the_time_of_the_list_is_not_known(recommender: Recommender) -> None:
+    at = float(world.START + 2 * world.DAY)
+    longer = history("space-01", "space-02", "garden-03", start=world.START)
+    shorter = longer[:2]
+    first, second = (recommender.recommend(Request(history=h, at=at)) for h in (longer, shorter))
+    assert first == second
+    assert "garden-03" not in {item.item_id for item in recommender.recommend(Request(history=longer)).items}
+
+
+def test_an_impression_is_nothing_a_user_did(recommender: Recommender) -> None:
+    shown = (HistoryEvent("space-09", "impression"),)
+    with_it, without = (
+        recommender.recommend(Request(history=h, n=NUM_ITEMS))
+        for h in (history("space-07", "space-08") + shown, history("space-07", "space-08"))
+    )
+    assert with_it == without
+    assert "space-09" in {item.item_id for item in with_it.items}
+
+
+def test_a_dismissed_item_stays_away_and_hides_nothing_else(recommender: Recommender) -> None:
+    liked = history("space-07", "space-08", start=world.START)
+    dismissed = HistoryEvent("space-09", "dismiss", float(world.START + 5 * world.DAY))
+    answer = recommender.recommend(Request(history=(*liked, dismissed), n=3))
+    assert "space-09" not in {item.item_id for item in answer.items}
+    assert answer.items[0].item_id.startswith("space")
+
+
+def test_recent_clicks_count_when_they_are_newer_than_the_clock(recommender: Recommender) -> None:
+    histories = recommender.histories([Request(user="u000", recent=("space-11", "space-12"))])
+    assert histories.times[-1] < histories.as_of[0]
+    assert (histories.num_moments == world.EVENTS_PER_USER + 2).all()
+
+
+def test_ids_without_times_are_a_second_apart_up_to_the_list(recommender: Recommender) -> None:
+    at = float(world.START + 40 * world.DAY)
+    histories = recommender.histories([Request(history=(HistoryEvent("space-03"), HistoryEvent("space-04")), at=at)])
+    assert histories.times.tolist() == [at - 2, at - 1]
+
+
+def test_an_empty_list_has_an_empty_explanation(recommender: Recommender) -> None:
+    nothing = Request(user="u000", filters=(("category", "orbit"), ("brand", "garden press")))
+    assert len(recommender.explain(nothing)) == 0

@@ -12,6 +12,7 @@ import pytest
 
 import world
 from features.tables import Dataset, Events
+from recsys.errors import SettingsError
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
@@ -153,3 +154,32 @@ def test_a_single_source_can_run_alone(tiny_dataset: Dataset, tiny_tree: dict[st
     assert answer.items[0].sources == ("transitions",)
     assert answer.items[-1].sources == ("popularity",)
     assert len(answer.items) == 30
+
+
+def test_sources_that_need_text_say_so_where_there_is_none(tiny_dataset: Dataset, tiny_tree: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="work on texts"):
+        train(tiny_dataset, settings_from(tiny_tree | {"sources": ["text_profile"]}))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"examples": {"windows": 4, "window_share": 0.3}},
+        {"events": {"history_limit": 0}},
+        {"retrieval": {"als": {"half_life": []}}},
+        {"retrieval": {"popularity": {"recent_share": [2.0]}}},
+        {"retrieval": {"per_source": -1}},
+        {"features": {"recent_shares": []}},
+        {"lambdamart": {"num_leaves": 1}},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tree: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError):
+        settings_from(tree)
+
+
+def test_impressions_change_nothing(tmp_path: Path, tiny_settings: Settings, tiny_model: FittedModel) -> None:
+    rows = world.event_rows()
+    shown = [row | {"event": "impression", "item_id": "garden-00", "timestamp": str(world.START - 5)} for row in rows]
+    model = train(load(tmp_path, rows + shown), tiny_settings)
+    assert lists(model, *ASKED) == lists(tiny_model, *ASKED)
