@@ -35,7 +35,7 @@ class ExampleSettings(Settings):
     """Share of the events in one window."""
     moments_per_user: int = Field(default=10, ge=1)
     """Lists of one user in one window, at most."""
-    max_lists: int = Field(default=15_000, ge=1)
+    max_lists: int = Field(default=30_000, ge=1)
     """Lists in all, at most; drawn at random where there are more."""
     negatives_per_list: int = Field(default=150, ge=1)
     """Candidates without a label that the ranker sees of each training list, at most; drawn at random where there
