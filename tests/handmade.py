@@ -32,7 +32,7 @@ def handmade_model(**changes: Any) -> FittedModel:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(NUM_ITEMS, 8))
     embeddings = on_grid(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), items=True)
-    data = FitData(catalogue, events, len(USERS), EventSettings(), TRAINED_UNTIL, embeddings, 0, 1)
+    data = FitData(catalogue, events, len(USERS), EventSettings(), embeddings, 0, 1)
     popularity = PopularitySource.fit(data, PopularitySettings())
     weights = keep_largest((data.matrix.T @ data.matrix).tocsr(), 5)
     parts: dict[str, Any] = {
