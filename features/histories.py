@@ -36,6 +36,36 @@ class LastTouches:
 
 
 @dataclass(frozen=True)
+class HistoryWeights:
+    """How much each item of each history counts, in CSR form: history q has indices[indptr[q]:indptr[q + 1]]."""
+
+    data: npt.NDArray[np.float32]
+    indices: npt.NDArray[np.int64]
+    indptr: npt.NDArray[np.int64]
+    num_items: int
+
+    @cached_property
+    def csr(self) -> sp.csr_matrix:
+        """(n, num_items) float32."""
+        shape = (len(self.indptr) - 1, self.num_items)
+        return sp.csr_matrix((self.data, self.indices, self.indptr), shape=shape)
+
+    @cached_property
+    def totals(self) -> npt.NDArray[np.float32]:
+        """The sum of each history's weights, (n,)."""
+        rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        return np.bincount(rows, self.data, len(self.indptr) - 1).astype(np.float32)
+
+    @staticmethod
+    def stacked(parts: Sequence[HistoryWeights]) -> sp.csr_matrix:
+        """The parts' rows one above the other: a single product costs a third of three."""
+        data = np.concatenate([part.data for part in parts])
+        indices = np.concatenate([part.indices for part in parts])
+        indptr = ends(np.concatenate([np.diff(part.indptr) for part in parts]))
+        return sp.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, parts[0].num_items))
+
+
+@dataclass(frozen=True)
 class Histories:
     """n histories in flat form, oldest event first within each.
 
@@ -148,10 +178,10 @@ class Histories:
         ones = np.ones(len(order), np.int8)
         return sp.csr_matrix((ones, touches.item_rows[order], touches.indptr), shape=(len(self), self.num_items))
 
-    def weighted(self, half_life: float | None, limit: int | None = None) -> sp.csr_matrix:
-        """(n, num_items) float32: each liked item's event weight, halved every `half_life` moments (None: no decay; 0:
-        the newest moment alone), over the newest `limit` moments (None: all). Items whose events weigh nothing are
-        left out. Sources share what one of them has asked for.
+    def weighted(self, half_life: float | None, limit: int | None = None) -> HistoryWeights:
+        """Each liked item's event weight, halved every `half_life` moments (None: no decay; 0: the newest moment
+        alone), over the newest `limit` moments (None: all). Items whose events weigh nothing are left out. Sources
+        share what one of them has asked for.
         """
         key = (half_life, limit)
         if key not in self._weighted:
@@ -159,10 +189,10 @@ class Histories:
         return self._weighted[key]
 
     @cached_property
-    def _weighted(self) -> dict[tuple[float | None, int | None], sp.csr_matrix]:
+    def _weighted(self) -> dict[tuple[float | None, int | None], HistoryWeights]:
         return {}
 
-    def _weigh(self, half_life: float | None, limit: int | None) -> sp.csr_matrix:
+    def _weigh(self, half_life: float | None, limit: int | None) -> HistoryWeights:
         touches = self.last_touches
         ago = touches.moments_ago
         values = touches.weights
@@ -171,8 +201,8 @@ class Histories:
         keep = values > 1e-4
         if limit is not None:
             keep &= ago < limit
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(touches.query_rows[keep], minlength=len(self)))])
-        return sp.csr_matrix((values[keep], touches.item_rows[keep], indptr), shape=(len(self), self.num_items))
+        counts = np.bincount(touches.query_rows[keep], minlength=len(self))
+        return HistoryWeights(values[keep], touches.item_rows[keep], ends(counts), self.num_items)
 
     def at_rows(self, rows: IntArray) -> Histories:
         """The histories at `rows`, in that order."""
@@ -188,6 +218,13 @@ class Histories:
             self.as_of[rows],
             self.num_items,
         )
+
+
+def ends(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Row pointers (len + 1,) of rows of these lengths."""
+    out = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=out[1:])
+    return out
 
 
 def _flat(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

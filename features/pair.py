@@ -99,8 +99,8 @@ class PairFeatures:
         queries = pairs.query_rows[segment]
         for view, half_life in (("", self.affinity_half_life), (":last", 0.0)):
             weights = histories.weighted(half_life, self.history_limit)
-            totals = np.maximum(np.asarray(weights.sum(axis=1)).ravel(), 1e-9)
-            profile = np.asarray((weights @ self.attribute_values).toarray(), np.float32)
+            totals = np.maximum(weights.totals, 1e-9)
+            profile = np.asarray((weights.csr @ self.attribute_values).toarray(), np.float32)
             products = profile[queries, columns] * data / totals[queries]
             sums = np.bincount(key, products, len(pairs) * num_attributes).reshape(-1, num_attributes)
             for k, name in enumerate(self.attribute_names):

@@ -12,8 +12,10 @@ from features.tables import IntArray
 
 
 def run_starts(rows: IntArray) -> npt.NDArray[np.int64]:
-    """Where each run of equal values (all >= 0) begins."""
-    return np.flatnonzero(np.diff(rows, prepend=-1))
+    """Where each run of equal values begins."""
+    new = np.ones(len(rows), bool)
+    np.not_equal(rows[1:], rows[:-1], out=new[1:])
+    return np.flatnonzero(new)
 
 
 def run_lengths(rows: IntArray) -> npt.NDArray[np.int64]:
@@ -23,7 +25,8 @@ def run_lengths(rows: IntArray) -> npt.NDArray[np.int64]:
 
 def rank_in_run(rows: IntArray) -> npt.NDArray[np.int64]:
     """0, 1, 2, ... within each run, (len(rows),)."""
-    return np.arange(len(rows)) - np.repeat(run_starts(rows), run_lengths(rows))
+    starts = run_starts(rows)
+    return np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
 
 
 @dataclass(frozen=True)

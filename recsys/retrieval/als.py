@@ -95,7 +95,7 @@ class AlsSource:
         """User vectors (n, factors): the least-squares step of ALS for the history's items, zero for an empty
         history.
         """
-        confidence = histories.weighted(half_life, self.history_limit) * self.alpha
+        confidence = histories.weighted(half_life, self.history_limit)
         size = self.item_factors.shape[1]
         base = self.gram + self.regularization * np.eye(size)
         out = np.zeros((len(histories), size))
@@ -103,7 +103,7 @@ class AlsSource:
             start, stop = confidence.indptr[row], confidence.indptr[row + 1]
             if start == stop:
                 continue
-            c = confidence.data[start:stop].astype(np.float64)
+            c = confidence.data[start:stop].astype(np.float64) * self.alpha
             y: F32 = self.item_factors[confidence.indices[start:stop]]
             wide = y.astype(np.float64) * self.largest_norm
             out[row] = np.linalg.solve(base + wide.T @ (wide * (c - 1)[:, None]), wide.T @ c)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from features.histories import Histories
+from features.histories import Histories, HistoryWeights
 from features.tables import FloatArray, IntArray
 from recsys.retrieval.scores import Scores, SparseScores
 
@@ -30,17 +30,9 @@ class ItemItemSource:
         """
         views = {"": self.half_life, "all": None, "last": 0.0}
         asked = [histories.weighted(half_life, self.history_limit) for half_life in views.values()]
-        answered = _stacked(asked) @ self.weights
+        answered = HistoryWeights.stacked(asked) @ self.weights
         n = len(histories)
         return {view: SparseScores.rows_of(answered, k * n, (k + 1) * n) for k, view in enumerate(views)}
-
-
-def _stacked(matrices: Sequence[sp.csr_matrix]) -> sp.csr_matrix:
-    """One above the other: a single product costs a third of three."""
-    ends = np.cumsum([0, *(matrix.nnz for matrix in matrices)])
-    indptr = np.concatenate([[0], *(matrix.indptr[1:] + end for matrix, end in zip(matrices, ends, strict=False))])
-    parts = (np.concatenate([m.data for m in matrices]), np.concatenate([m.indices for m in matrices]), indptr)
-    return sp.csr_matrix(parts, shape=(len(indptr) - 1, matrices[0].shape[1]))
 
 
 def empty_weights(num_items: int) -> sp.csr_matrix:

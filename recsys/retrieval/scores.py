@@ -61,14 +61,14 @@ class SparseScores:
     def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`; only items with a positive score."""
         queries, items = [], []
+        shown = np.ones(self.num_items, bool) if allowed is None else allowed.copy()
         for row in range(len(self.indptr) - 1):
             columns, values = self._row(row)
-            keep = values > 0
-            if allowed is not None:
-                keep &= allowed[columns]
             seen = blocked.indices[blocked.indptr[row] : blocked.indptr[row + 1]]
-            if len(seen):
-                keep &= ~np.isin(columns, seen)
+            before = shown[seen]
+            shown[seen] = False
+            keep = (values > 0) & shown[columns]
+            shown[seen] = before
             best = _best(values[keep], columns[keep], n)
             items.append(best)
             queries.append(np.full(len(best), row))
