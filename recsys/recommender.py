@@ -213,8 +213,8 @@ class Recommender:
         if request.recent:
             events, missing = self._with_recent(events, request.recent, as_of)
             unknown += missing
-        if len(events[1]) and self._has_clock:
-            as_of = max(as_of, float(events[1][-1]) + 1.0)
+        if self._has_clock and len(events[1]) and events[1][-1] >= as_of:
+            as_of = float(events[1][-1]) + 1.0
         limit = self.model.settings.events.history_limit
         newest = (events[0][-limit:], events[1][-limit:], events[2][-limit:])
         return _History(newest, events[0], as_of if self._has_clock else np.nan, unknown, known_user)

@@ -213,6 +213,12 @@ def test_recent_clicks_count_when_they_are_newer_than_the_clock(recommender: Rec
     assert (histories.num_moments == world.EVENTS_PER_USER + 2).all()
 
 
+def test_the_time_asked_for_is_kept_when_the_newest_event_is_just_before_it(recommender: Recommender) -> None:
+    at = float(world.START) + 0.25
+    histories = recommender.histories([Request(history=history("space-01", start=world.START), at=at)])
+    assert histories.as_of.tolist() == [at]
+
+
 def test_ids_without_times_are_a_second_apart_up_to_the_list(recommender: Recommender) -> None:
     at = float(world.START + 40 * world.DAY)
     histories = recommender.histories([Request(history=(HistoryEvent("space-03"), HistoryEvent("space-04")), at=at)])
