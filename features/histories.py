@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
+from features.item_sets import ItemSets
+from features.runs import ends
 from features.tables import BoolArray, FloatArray, IntArray
 
 
@@ -44,25 +45,22 @@ class HistoryWeights:
     indptr: npt.NDArray[np.int64]
     num_items: int
 
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def span(self, query_row: int) -> slice:
+        """Where one history's entries are."""
+        return slice(int(self.indptr[query_row]), int(self.indptr[query_row + 1]))
+
     @cached_property
-    def csr(self) -> sp.csr_matrix:
-        """(n, num_items) float32."""
-        shape = (len(self.indptr) - 1, self.num_items)
-        return sp.csr_matrix((self.data, self.indices, self.indptr), shape=shape)
+    def query_rows(self) -> npt.NDArray[np.int64]:
+        """Which history each entry belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
 
     @cached_property
     def totals(self) -> npt.NDArray[np.float32]:
         """The sum of each history's weights, (n,)."""
-        rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
-        return np.bincount(rows, self.data, len(self.indptr) - 1).astype(np.float32)
-
-    @staticmethod
-    def stacked(parts: Sequence[HistoryWeights]) -> sp.csr_matrix:
-        """The parts' rows one above the other: a single product costs a third of three."""
-        data = np.concatenate([part.data for part in parts])
-        indices = np.concatenate([part.indices for part in parts])
-        indptr = ends(np.concatenate([np.diff(part.indptr) for part in parts]))
-        return sp.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, parts[0].num_items))
+        return np.bincount(self.query_rows, self.data, len(self)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -171,12 +169,11 @@ class Histories:
         return LastTouches(indptr, self.item_rows[chosen], ago, counts, strongest, self.times[chosen])
 
     @cached_property
-    def seen(self) -> sp.csr_matrix:
-        """(n, num_items) int8: 1 where the history holds the item, whatever the event."""
+    def seen(self) -> ItemSets:
+        """The items of each history, whatever the event."""
         touches = self.last_touches
         order = np.lexsort((touches.item_rows, touches.query_rows))
-        ones = np.ones(len(order), np.int8)
-        return sp.csr_matrix((ones, touches.item_rows[order], touches.indptr), shape=(len(self), self.num_items))
+        return ItemSets(touches.indptr, touches.item_rows[order])
 
     def weighted(self, half_life: float | None, limit: int | None = None) -> HistoryWeights:
         """Each liked item's event weight, halved every `half_life` moments (None: no decay; 0: the newest moment
@@ -218,13 +215,6 @@ class Histories:
             self.as_of[rows],
             self.num_items,
         )
-
-
-def ends(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Row pointers (len + 1,) of rows of these lengths."""
-    out = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=out[1:])
-    return out
 
 
 def _flat(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

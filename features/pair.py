@@ -12,11 +12,11 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from features.grid import on_grid
-from features.histories import Histories
+from features.histories import Histories, HistoryWeights
 from features.item import Columns, ItemFeatures
-from features.runs import Pairs
+from features.runs import Pairs, flat_rows
 from features.settings import Settings
-from features.tables import BRAND, CATEGORY, Catalogue, IntArray
+from features.tables import BRAND, CATEGORY, Catalogue
 from features.user import mean_numbers
 
 
@@ -92,20 +92,27 @@ class PairFeatures:
         out: Columns = {}
         if not self.attribute_names:
             return out
-        flat, segment = _flat_rows(self.attribute_values, pairs.item_rows)
+        flat, segment = flat_rows(self.attribute_values, pairs.item_rows)
         columns, data = self.attribute_values.indices[flat], self.attribute_values.data[flat]
         num_attributes = len(self.attribute_names)
         key = segment * num_attributes + self.value_attribute[columns]
         queries = pairs.query_rows[segment]
         for view, half_life in (("", self.affinity_half_life), (":last", 0.0)):
-            weights = histories.weighted(half_life, self.history_limit)
-            totals = np.maximum(weights.totals, 1e-9)
-            profile = np.asarray((weights.csr @ self.attribute_values).toarray(), np.float32)
-            products = profile[queries, columns] * data / totals[queries]
+            profile = self._profile(histories.weighted(half_life, self.history_limit))
+            products = profile[queries, columns] * data
             sums = np.bincount(key, products, len(pairs) * num_attributes).reshape(-1, num_attributes)
             for k, name in enumerate(self.attribute_names):
                 out[f"pair:share:{name}{view}"] = sums[:, k].astype(np.float32)
         return out
+
+    def _profile(self, weights: HistoryWeights) -> npt.NDArray[np.float64]:
+        """(n, num_values): how much of each history's weight each value has."""
+        flat, segment = flat_rows(self.attribute_values, weights.indices)
+        shares = weights.data / np.maximum(weights.totals, 1e-9)[weights.query_rows]
+        n, num_values = len(weights), self.attribute_values.shape[1]
+        key = weights.query_rows[segment] * num_values + self.attribute_values.indices[flat]
+        sums = np.bincount(key, shares[segment] * self.attribute_values.data[flat], n * num_values)
+        return np.asarray(sums, np.float64).reshape(n, num_values)
 
 
 def attribute_matrix(catalogue: Catalogue, limit: int) -> tuple[sp.csr_matrix, npt.NDArray[np.int64], tuple[str, ...]]:
@@ -142,14 +149,6 @@ def _one_hot(values: list[tuple[str, ...]]) -> sp.csr_matrix:
     )
     norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
     return (sp.diags(1 / np.where(norms > 0, norms, 1.0)) @ weighted).tocsr().astype(np.float32)
-
-
-def _flat_rows(matrix: sp.csr_matrix, rows: IntArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Positions in `matrix.data` of all entries of `rows`, and which of `rows` each belongs to."""
-    starts, lengths = matrix.indptr[rows].astype(np.int64), np.diff(matrix.indptr)[rows].astype(np.int64)
-    segment = np.repeat(np.arange(len(rows)), lengths)
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return starts[segment] + within, segment
 
 
 def _number_distances(histories: Histories, items: ItemFeatures, pairs: Pairs) -> Columns:

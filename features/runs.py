@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from features.tables import IntArray
 
@@ -27,6 +28,22 @@ def rank_in_run(rows: IntArray) -> npt.NDArray[np.int64]:
     """0, 1, 2, ... within each run, (len(rows),)."""
     starts = run_starts(rows)
     return np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
+
+
+def ends(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Row pointers (len + 1,) of rows of these lengths."""
+    out = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=out[1:])
+    return out
+
+
+def flat_rows(matrix: sp.csr_matrix, rows: IntArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Positions in `matrix.data` of all entries of `rows`, and which of `rows` each belongs to."""
+    starts = matrix.indptr[rows].astype(np.int64)
+    lengths = matrix.indptr[rows + 1] - starts
+    segment = np.repeat(np.arange(len(rows)), lengths)
+    before = np.cumsum(lengths) - lengths
+    return np.arange(len(segment)) + (starts - before)[segment], segment
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import scipy.sparse as sp
 
 from features.builder import FeatureMatrix
 from features.histories import Histories
+from features.item_sets import ItemSets
 from features.tables import AVAILABLE, TITLE, BoolArray
 from ranking.by_score import ByScoreRanker
 from recsys.errors import RequestError
@@ -136,7 +135,7 @@ class Recommender:
         self, requests: list[Request], histories: list[_History], allowed: BoolArray
     ) -> tuple[Candidates, FeatureMatrix]:
         built = self._build(histories)
-        blocked = self._blocked(requests, histories)
+        blocked = ItemSets.of([self._hidden(*asked) for asked in zip(requests, histories, strict=True)])
         per_source = self.model.settings.retrieval.per_source
         mask = None if allowed.all() else allowed
         return candidates_with_features(self.model.sources, self.model.features, built, per_source, blocked, mask)
@@ -167,8 +166,8 @@ class Recommender:
     ) -> list[RecommendedItem]:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
         one = self._build([history])
-        blocked = self._blocked([request], [history]) + _marks([listed], one.num_items)
-        top = self.model.fallback.scores(one)[""].top(request.n - len(listed), blocked.tocsr(), allowed)
+        blocked = ItemSets.of([np.concatenate([self._hidden(request, history), listed])])
+        top = self.model.fallback.scores(one)[""].top(request.n - len(listed), blocked, allowed)
         return [
             self._item(int(row), len(listed) + k, round(lowest - 1e-3 * k, SCORE_DIGITS), (self.model.fallback.name,))
             for k, row in enumerate(top.item_rows, start=1)
@@ -274,14 +273,11 @@ class Recommender:
         clocked = np.full(len(histories), self._has_clock)
         return Histories.build(rows, orders, weights, as_of, len(self._ids), clocked)
 
-    def _blocked(self, requests: list[Request], histories: list[_History]) -> sp.csr_matrix:
-        """What each list must not hold: the history (unless told otherwise) and what the request excludes."""
-        rows = []
-        for request, history in zip(requests, histories, strict=True):
-            hide = self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
-            named = self.model.catalogue.items.rows(list(request.exclude))
-            rows.append(np.concatenate([history.seen if hide else history.seen[:0], named[named >= 0]]))
-        return _marks(rows, len(self._ids))
+    def _hidden(self, request: Request, history: _History) -> npt.NDArray[np.int64]:
+        """What the list must not hold: the history (unless told otherwise) and what the request excludes."""
+        hide = self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
+        named = self.model.catalogue.items.rows(list(request.exclude))
+        return np.concatenate([history.seen if hide else history.seen[:0], named[named >= 0]])
 
     def _compute_mask(self, filters: tuple[tuple[str, str], ...]) -> BoolArray:
         """(n_items,) bool: available, and for each filtered column one of its values matches."""
@@ -312,14 +308,6 @@ def _number(column: str, value: str) -> float:
     if not np.isfinite(number):
         raise RequestError("filter", f"column {column!r} holds numbers, but the filter asks for {value!r}")
     return number
-
-
-def _marks(rows: list[npt.NDArray[np.int64]], num_items: int) -> sp.csr_matrix:
-    """(n, num_items) int8 with a 1 at each list's rows."""
-    distinct = [np.unique(r) for r in rows]
-    indptr = np.concatenate([[0], np.cumsum([len(r) for r in distinct])])
-    columns: Any = np.concatenate(distinct) if distinct else np.empty(0, np.int64)
-    return sp.csr_matrix((np.ones(len(columns), np.int8), columns, indptr), shape=(len(rows), num_items))
 
 
 def _source_ranks(found: Candidates) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:

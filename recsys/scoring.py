@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse as sp
 
 from features.builder import FeatureBuilder, FeatureMatrix
 from features.histories import Histories
+from features.item_sets import ItemSets
 from features.runs import rank_in_run
 from features.tables import BoolArray, FloatArray, IntArray
 from recsys.metrics import mean, ndcg_at_k
@@ -24,7 +24,7 @@ def candidates_with_features(
     features: FeatureBuilder,
     histories: Histories,
     per_source: int,
-    blocked: sp.csr_matrix,
+    blocked: ItemSets,
     allowed: BoolArray | None = None,
 ) -> tuple[Candidates, FeatureMatrix]:
     """The sources' united candidates of each history and the features of every pair."""

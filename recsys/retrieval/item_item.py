@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from features.histories import Histories, HistoryWeights
+from features.runs import flat_rows
 from features.tables import FloatArray, IntArray
 from recsys.retrieval.scores import Scores, SparseScores
 
@@ -30,9 +31,22 @@ class ItemItemSource:
         """
         views = {"": self.half_life, "all": None, "last": 0.0}
         asked = [histories.weighted(half_life, self.history_limit) for half_life in views.values()]
-        answered = HistoryWeights.stacked(asked) @ self.weights
-        n = len(histories)
-        return {view: SparseScores.rows_of(answered, k * n, (k + 1) * n) for k, view in enumerate(views)}
+        return {view: self._speak(weights) for view, weights in zip(views, asked, strict=True)}
+
+    def _speak(self, asked: HistoryWeights) -> SparseScores:
+        """The weighted sum of the histories' rows. Its own loop, because building the matrices of a sparse product
+        takes longer than the product when one request is answered.
+        """
+        columns, values = [], []
+        for row in range(len(asked)):
+            span = asked.span(row)
+            flat, place = flat_rows(self.weights, asked.indices[span])
+            terms = self.weights.data[flat] * asked.data[span][place]
+            sums = np.bincount(self.weights.indices[flat], terms, self.weights.shape[1])
+            known = np.flatnonzero(sums)
+            columns.append(known)
+            values.append(sums[known].astype(np.float32))
+        return SparseScores.of(values, columns, self.weights.shape[1])
 
 
 def empty_weights(num_items: int) -> sp.csr_matrix:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from features.histories import Histories
+from features.item_sets import ItemSets
 from features.runs import Pairs, rank_in_run
 from features.tables import BoolArray
 from recsys.retrieval.base import CandidateSource
@@ -36,7 +36,7 @@ def merge(
     sources: Sequence[CandidateSource],
     histories: Histories,
     per_source: int,
-    blocked: sp.csr_matrix,
+    blocked: ItemSets,
     allowed: BoolArray | None = None,
 ) -> Candidates:
     """Ask every source for its best `per_source` items a history, unite them, and let every source score the union."""

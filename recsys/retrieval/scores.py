@@ -7,14 +7,15 @@ Sparse products are accumulated row by row; dense products are exact because bot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
-from features.runs import Pairs
+from features.item_sets import ItemSets
+from features.runs import Pairs, ends
 from features.tables import BoolArray, IntArray
 
 F32 = npt.NDArray[np.float32]
@@ -31,9 +32,9 @@ class Top:
 class Scores(Protocol):
     """Scores of n histories over all items."""
 
-    def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
-        """The `n` best items a history, fewer where a source knows fewer; never one that `blocked` (n_histories,
-        n_items) marks, and only `allowed` (n_items,) ones where that is given.
+    def top(self, n: int, blocked: ItemSets, allowed: BoolArray | None = None) -> Top:
+        """The `n` best items a history, fewer where a source knows fewer; never one of the history's
+        `blocked` items, and only `allowed` (n_items,) ones where that is given.
         """
         ...
 
@@ -52,19 +53,19 @@ class SparseScores:
     num_items: int
 
     @classmethod
-    def rows_of(cls, matrix: sp.csr_matrix, start: int, stop: int) -> Self:
-        """Rows start..stop-1 of `matrix` (n, n_items), without a copy."""
-        low, high = matrix.indptr[start], matrix.indptr[stop]
-        indptr = matrix.indptr[start : stop + 1] - low
-        return cls(matrix.data[low:high], matrix.indices[low:high], indptr, matrix.shape[1])
+    def of(cls, values: Sequence[F32], columns: Sequence[IntArray], num_items: int) -> Self:
+        """From one array of scores and one of item rows a history."""
+        lengths = np.array([len(own) for own in columns], np.int64)
+        data = np.concatenate([np.empty(0, np.float32), *values])
+        return cls(data, np.concatenate([np.empty(0, np.int64), *columns]), ends(lengths), num_items)
 
-    def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
+    def top(self, n: int, blocked: ItemSets, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`; only items with a positive score."""
         queries, items = [], []
         shown = np.ones(self.num_items, bool) if allowed is None else allowed.copy()
         for row in range(len(self.indptr) - 1):
             columns, values = self._row(row)
-            seen = blocked.indices[blocked.indptr[row] : blocked.indptr[row + 1]]
+            seen = blocked.row(row)
             before = shown[seen]
             shown[seen] = False
             keep = (values > 0) & shown[columns]
@@ -102,21 +103,22 @@ class InnerProductScores:
     own_rows: IntArray | None = None
     own_items: F32 | None = None
 
-    def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
+    def top(self, n: int, blocked: ItemSets, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`."""
         num_items = len(self.items)
         rows = np.arange(num_items) if self.own_rows is None else self.own_rows
         place = None if self.own_rows is None else _places(self.own_rows, num_items)
-        values = self.queries @ (self.items if self.own_items is None else self.own_items).T
+        asked = np.flatnonzero(self.queries.any(axis=1))
+        scored = self.queries[asked] @ (self.items if self.own_items is None else self.own_items).T
         if allowed is not None:
-            values[:, ~allowed[rows]] = -np.inf
+            scored[:, ~allowed[rows]] = -np.inf
         queries, items = [], []
-        for row in np.flatnonzero(self.queries.any(axis=1)):
-            seen = blocked.indices[blocked.indptr[row] : blocked.indptr[row + 1]]
+        for row, values in zip(asked.tolist(), scored, strict=True):
+            seen = blocked.row(row)
             hidden = seen if place is None else place[seen]
-            values[row, hidden[hidden >= 0]] = -np.inf
-            best = _best(values[row], None, n)
-            best = rows[best[values[row, best] > -np.inf]]
+            values[hidden[hidden >= 0]] = -np.inf
+            best = _best(values, None, n)
+            best = rows[best[values[best] > -np.inf]]
             items.append(best)
             queries.append(np.full(len(best), row))
         return Top(_joined(queries), _joined(items))
@@ -137,12 +139,12 @@ class SharedScores:
     order: npt.NDArray[np.int64]
     num_queries: int
 
-    def top(self, n: int, blocked: sp.csr_matrix, allowed: BoolArray | None = None) -> Top:
+    def top(self, n: int, blocked: ItemSets, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`."""
         order = self.order if allowed is None else self.order[allowed[self.order]]
         queries, items = [], []
         for row in range(self.num_queries):
-            seen = blocked.indices[blocked.indptr[row] : blocked.indptr[row + 1]]
+            seen = blocked.row(row)
             head = order[: n + len(seen)]
             best = head[~np.isin(head, seen)][:n] if len(seen) else head[:n]
             items.append(best)

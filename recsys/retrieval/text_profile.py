@@ -49,6 +49,10 @@ def profiles(embeddings: F32, histories: Histories, half_life: float | None, his
     """(n, embedding_size) float32 unit vectors on the query grid: weighted means of the history's embeddings; zero
     rows where the history holds no text.
     """
-    sums = np.asarray(histories.weighted(half_life, history_limit).csr @ embeddings, np.float32)
+    weights = histories.weighted(half_life, history_limit)
+    sums = np.zeros((len(histories), embeddings.shape[1]), np.float32)
+    for row in range(len(histories)):
+        span = weights.span(row)
+        sums[row] = (weights.data[span, None] * embeddings[weights.indices[span]]).sum(axis=0)
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     return on_grid(sums / np.where(norms > 1e-6, norms, 1.0), items=False)
