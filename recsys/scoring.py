@@ -41,18 +41,18 @@ def _agreement(found: Candidates) -> dict[str, FloatArray]:
     ranks = {name: values for name, values in found.columns.items() if name.endswith(":rank")}
     if not ranks:
         return {}
-    stacked = np.stack(list(ranks.values()), axis=1)
+    stacked = np.stack(list(ranks.values()))
+    offered = ~np.isnan(stacked)
     out: dict[str, FloatArray] = {
-        "sources:count": np.asarray((~np.isnan(stacked)).sum(axis=1), np.float32),
-        "sources:fusion": np.asarray(np.nan_to_num(1 / (60 + stacked)).sum(axis=1), np.float32),
+        "sources:count": offered.sum(axis=0).astype(np.float32),
+        "sources:fusion": np.where(offered, 1 / (60 + stacked), 0).sum(axis=0).astype(np.float32),
     }
+    scores = np.stack([found.columns[name.replace(":rank", ":score")] for name in ranks])
     starts, lengths = found.pairs.starts, found.pairs.lengths
-    for name in ranks:
-        score = found.columns[name.replace(":rank", ":score")]
-        best = np.maximum.reduceat(score, starts) if len(starts) else score
-        share = np.where(best > 0, 1 / np.where(best > 0, best, 1), 0)
-        out[name.replace(":rank", ":relative")] = np.asarray(score * np.repeat(share, lengths), np.float32)
-    return out
+    best = np.maximum.reduceat(scores, starts, axis=1) if len(starts) else scores
+    share = np.where(best > 0, 1 / np.where(best > 0, best, 1), 0)
+    relative = (scores * np.repeat(share, lengths, axis=1)).astype(np.float32)
+    return out | {name.replace(":rank", ":relative"): row for name, row in zip(ranks, relative, strict=True)}
 
 
 def mean_ndcg(query_rows: IntArray, labels: FloatArray, num_labels: IntArray, k: int = 10) -> float:

@@ -5,6 +5,7 @@ from their history.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from features.grid import on_grid
 from features.histories import Histories
 from features.settings import Settings
 from recsys.retrieval.base import FitData
-from recsys.retrieval.scores import F32, InnerProductScores, Scores
+from recsys.retrieval.scores import InnerProductScores, Scores
 
 
 class AlsSettings(Settings):
@@ -96,15 +97,17 @@ class AlsSource:
         history.
         """
         confidence = histories.weighted(half_life, self.history_limit)
-        size = self.item_factors.shape[1]
-        base = self.gram + self.regularization * np.eye(size)
-        out = np.zeros((len(histories), size))
+        out = np.zeros((len(histories), self.item_factors.shape[1]))
         for row in range(len(histories)):
-            start, stop = confidence.indptr[row], confidence.indptr[row + 1]
-            if start == stop:
+            span = confidence.span(row)
+            if span.start == span.stop:
                 continue
-            c = confidence.data[start:stop].astype(np.float64) * self.alpha
-            y: F32 = self.item_factors[confidence.indices[start:stop]]
-            wide = y.astype(np.float64) * self.largest_norm
-            out[row] = np.linalg.solve(base + wide.T @ (wide * (c - 1)[:, None]), wide.T @ c)
+            c = confidence.data[span].astype(np.float64) * self.alpha
+            wide = self.item_factors[confidence.indices[span]].astype(np.float64) * self.largest_norm
+            out[row] = np.linalg.solve(self._base + wide.T @ (wide * (c - 1)[:, None]), wide.T @ c)
         return out
+
+    @cached_property
+    def _base(self) -> npt.NDArray[np.float64]:
+        """The part of the normal equations that all users share."""
+        return np.asarray(self.gram + self.regularization * np.eye(len(self.gram)))

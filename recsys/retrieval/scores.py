@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, Self
 
 import numpy as np
@@ -19,6 +20,8 @@ from features.runs import Pairs, ends
 from features.tables import BoolArray, IntArray
 
 F32 = npt.NDArray[np.float32]
+MAX_KEPT = 2_000_000
+"""Products of one question that are kept for `at`: enough for single requests, little for a batch."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,11 @@ class InnerProductScores:
     own_rows: IntArray | None = None
     own_items: F32 | None = None
 
+    @cached_property
+    def _products(self) -> dict[int, F32]:
+        """The products with all items that `top` has made already, by history: `at` need not repeat them."""
+        return {}
+
     def top(self, n: int, blocked: ItemSets, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`."""
         num_items = len(self.items)
@@ -110,13 +118,16 @@ class InnerProductScores:
         place = None if self.own_rows is None else _places(self.own_rows, num_items)
         asked = np.flatnonzero(self.queries.any(axis=1))
         scored = self.queries[asked] @ (self.items if self.own_items is None else self.own_items).T
-        if allowed is not None:
-            scored[:, ~allowed[rows]] = -np.inf
         queries, items = [], []
+        hidden_to_all = np.empty(0, np.int64) if allowed is None else np.flatnonzero(~allowed[rows])
+        keep = self.own_rows is None and len(asked) * num_items <= MAX_KEPT
         for row, values in zip(asked.tolist(), scored, strict=True):
+            if keep:
+                self._products[row] = values.copy()
             seen = blocked.row(row)
             hidden = seen if place is None else place[seen]
             values[hidden[hidden >= 0]] = -np.inf
+            values[hidden_to_all] = -np.inf
             best = _best(values, None, n)
             best = rows[best[values[best] > -np.inf]]
             items.append(best)
@@ -127,7 +138,9 @@ class InnerProductScores:
         """See `Scores.at`."""
         out = np.empty(len(pairs), np.float32)
         for row, span in pairs.runs:
-            out[span] = (self.items[pairs.item_rows[span]] @ self.queries[row]) * self.scale[row]
+            rows = pairs.item_rows[span]
+            known = self._products.get(row)
+            out[span] = (self.items[rows] @ self.queries[row] if known is None else known[rows]) * self.scale[row]
         return out
 
 
