@@ -26,11 +26,14 @@ _HALF_LIFE = "half_life"
 
 @dataclass(frozen=True)
 class Choice:
-    """A source's settings with one value each, and the NDCG@10 (None: there was nothing to choose)."""
+    """A source's settings with one value each, its NDCG@10 on the window, and the source fitted with them on what was
+    known before it; None of both where the catalogue lacks what the source works on.
+    """
 
     settings: Settings
     chosen: dict[str, Any]
     ndcg: float | None
+    source: CandidateSource | None
 
     def report(self) -> dict[str, Any]:
         """JSON-able."""
@@ -49,32 +52,40 @@ def first_choice(settings: Settings) -> Settings:
 
 def choose_settings(kind: type[Any], settings: Settings, data: FitData, window: LabelWindow) -> Choice:
     """Fit `kind` with every combination (a half-life needs no fit of its own) and keep the best on `window`."""
-    scored = list(_scored_variants(kind, settings, data, window))
-    if not scored:
-        return Choice(first_choice(settings), {}, None)
-    ndcg, update = max(scored, key=lambda pair: pair[0])
+    best: tuple[float, dict[str, tuple[Any, ...]], CandidateSource] | None = None
+    for variant in _scored_variants(kind, settings, data, window):
+        if best is None or variant[0] > best[0]:
+            best = variant
+    if best is None:
+        return Choice(first_choice(settings), {}, None, None)
+    ndcg, update, source = best
     chosen = {name: values[0] for name, values in update.items()}
-    logger.info("source %s: NDCG@10 %.4f alone with %s", kind.name, ndcg, chosen)
-    return Choice(settings.model_copy(update=update), chosen, ndcg)
+    logger.info("source %s: NDCG@10 %.4f alone%s", kind.name, ndcg, f" with {chosen}" if chosen else "")
+    return Choice(settings.model_copy(update=update), chosen, ndcg, None if _bound(settings) else source)
 
 
 def _scored_variants(
     kind: type[Any], settings: Settings, data: FitData, window: LabelWindow
-) -> Iterator[tuple[float, dict[str, tuple[Any, ...]]]]:
+) -> Iterator[tuple[float, dict[str, tuple[Any, ...]], CandidateSource]]:
     offered = options(settings)
     half_lives = offered.pop(_HALF_LIFE, None)
-    size = getattr(settings, "max_items", None)
-    bounded = {} if size is None else {"max_items": min(size, MAX_ITEMS)}
+    bounded = _bound(settings)
     for values in itertools.product(*offered.values()):
         update: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in zip(offered, values, strict=True)}
         source = kind.fit(data, first_choice(settings.model_copy(update=update | bounded)))
         if source is None:
             return
         if half_lives is None:
-            yield source_ndcg(source, window), update
+            yield source_ndcg(source, window), update, source
         for half_life in half_lives or ():
             varied = dataclasses.replace(source, half_life=half_life)
-            yield source_ndcg(varied, window), update | {_HALF_LIFE: (half_life,)}
+            yield source_ndcg(varied, window), update | {_HALF_LIFE: (half_life,)}, varied
+
+
+def _bound(settings: Settings) -> dict[str, int]:
+    """The settings that are smaller while choosing; empty where none is."""
+    size = getattr(settings, "max_items", None)
+    return {"max_items": MAX_ITEMS} if size is not None and size > MAX_ITEMS else {}
 
 
 def source_ndcg(source: CandidateSource, window: LabelWindow, limit: int = MAX_LISTS) -> float:

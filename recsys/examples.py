@@ -22,9 +22,14 @@ from recsys.windows import LabelWindow
 BoolRows = npt.NDArray[np.bool_]
 
 
-def fit_sources(chosen: Mapping[str, ComponentSettings], data: FitData) -> tuple[CandidateSource, ...]:
-    """The chosen sources fitted on `data`, less the text sources of a catalogue without text."""
-    fitted = (SOURCES[name].fit(data, settings) for name, settings in chosen.items())
+def fit_sources(
+    chosen: Mapping[str, ComponentSettings], data: FitData, fitted_already: Mapping[str, CandidateSource] | None = None
+) -> tuple[CandidateSource, ...]:
+    """The chosen sources fitted on `data`, less the text sources of a catalogue without text. Those `fitted_already` on
+    the same data with the same settings are not fitted again.
+    """
+    ready = fitted_already or {}
+    fitted = (ready.get(name) or SOURCES[name].fit(data, settings) for name, settings in chosen.items())
     usable = tuple(source for source in fitted if source is not None)
     if not usable:
         raise SettingsError(f"sources: {', '.join(chosen)} work on texts, and this catalogue has none; add popularity")
@@ -46,12 +51,14 @@ def window_examples(
     held_out: BoolRows,
     settings: Settings,
     number: int,
+    fitted: Mapping[str, CandidateSource] | None = None,
 ) -> tuple[RankingExamples, RankingExamples]:
     """(training, held-out) examples of one window. `data` must be the window's known events. Lists in which no
-    source found a label are left out; training lists keep a part of their negatives, held-out lists all.
+    source found a label are left out; training lists keep a part of their negatives, held-out lists all. `fitted`: see
+    `fit_sources`.
     """
     check_no_leak(data, window)
-    sources = fit_sources(chosen, data)
+    sources = fit_sources(chosen, data, fitted)
     features = FeatureBuilder.fit(data.catalogue, data.events, data.weights, data.embeddings, settings.features)
     rng = np.random.default_rng((settings.seed, number))
     parts: tuple[list[RankingExamples], list[RankingExamples]] = ([], [])

@@ -28,7 +28,7 @@ from ranking.lambdamart import LambdaMartRanker
 from recsys.choosing import choose_settings, first_choice
 from recsys.examples import compare, fit_sources, held_out_lists, window_examples
 from recsys.model import OTHER_KINDS, FittedModel, StoredHistories
-from recsys.retrieval.base import FitData
+from recsys.retrieval.base import CandidateSource, FitData
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings
@@ -85,8 +85,9 @@ def _train(run: _Run) -> FittedModel:
         windows = label_windows(events, len(dataset.catalogue), settings.examples, settings.events, settings.seed)
     encoder, embeddings = _text(run, windows[-1].known if windows else events)
     with run.stage("choose source settings"):
-        chosen = _choose(run, windows, embeddings)
-    ranker = _fit_ranker(run, windows, chosen, embeddings)
+        chosen, fitted = _choose(run, windows, embeddings)
+    ranker = _fit_ranker(run, windows, chosen, fitted, embeddings)
+    fitted.clear()  # the memory is needed for the sources fitted on everything
     with run.stage("refit sources on everything"):
         data = run.fit_data(events, embeddings)
         sources = fit_sources(chosen, data)
@@ -132,20 +133,27 @@ def _text(run: _Run, known: Events) -> tuple[TextEncoder | None, F32 | None]:
         return encoder, on_grid(encoder.encode(texts), items=True)
 
 
-def _choose(run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None) -> dict[str, ComponentSettings]:
-    """Each source's settings, chosen on the oldest window, which fits the least data."""
+def _choose(
+    run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None
+) -> tuple[dict[str, ComponentSettings], dict[str, CandidateSource]]:
+    """Each source's settings, chosen on the oldest window, which fits the least data, and the sources fitted there."""
     offered = {name: getattr(run.settings.retrieval, name) for name in run.settings.sources}
     if not windows:
-        return {name: first_choice(settings) for name, settings in offered.items()}
+        return {name: first_choice(settings) for name, settings in offered.items()}, {}
     window = windows[-1]
     data = run.fit_data(window.known, embeddings)
     choices = {name: choose_settings(SOURCES[name], settings, data, window) for name, settings in offered.items()}
     run.report["sources"] = {name: choice.report() for name, choice in choices.items()}
-    return {name: choice.settings for name, choice in choices.items()}
+    fitted = {name: choice.source for name, choice in choices.items() if choice.source is not None}
+    return {name: choice.settings for name, choice in choices.items()}, fitted
 
 
 def _fit_ranker(
-    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
+    run: _Run,
+    windows: Sequence[LabelWindow],
+    chosen: dict[str, ComponentSettings],
+    fitted: dict[str, CandidateSource],
+    embeddings: F32 | None,
 ) -> Ranker:
     """LambdaMART on the windows' examples, or the best source's order where that can't be learned or is no better."""
     settings = run.settings
@@ -158,7 +166,7 @@ def _fit_ranker(
         few = f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
         return _by_score(run, order, few)
     with run.stage("make ranking examples"):
-        train_part, test_part = _examples(run, windows, chosen, embeddings)
+        train_part, test_part = _examples(run, windows, chosen, fitted, embeddings)
     if min(len(train_part), len(test_part)) < MIN_FOUND:
         return _by_score(run, order, "the sources find too few of the labelled items")
     with run.stage("fit ranker"):
@@ -166,12 +174,24 @@ def _fit_ranker(
 
 
 def _examples(
-    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
+    run: _Run,
+    windows: Sequence[LabelWindow],
+    chosen: dict[str, ComponentSettings],
+    fitted: dict[str, CandidateSource],
+    embeddings: F32 | None,
 ) -> tuple[RankingExamples, RankingExamples]:
-    """(training, held-out) examples of all windows, each from sources fitted before it."""
+    """(training, held-out) examples of all windows, each from sources fitted before it (`fitted`: the oldest's)."""
     held_out = held_out_lists(windows, run.settings.lambdamart.share_held_out, run.settings.seed)
     parts = [
-        window_examples(run.fit_data(w.known, embeddings), chosen, w, out, run.settings, number)
+        window_examples(
+            run.fit_data(w.known, embeddings),
+            chosen,
+            w,
+            out,
+            run.settings,
+            number,
+            fitted if w is windows[-1] else None,
+        )
         for number, (w, out) in enumerate(zip(windows, held_out, strict=True))
     ]
     train_part, test_part = ([part[side] for part in parts] for side in (0, 1))

@@ -84,6 +84,7 @@ TINY = {
         "transitions": {"half_life": [0.7]},
         "als": {"factors": 8, "iterations": 3, "alpha": [5.0], "half_life": [None]},
         "popularity": {"recent_share": [0.5]},
+        "sequence": {"size": 8, "layers": 1, "epochs": 6, "max_tokens": 10, "dropout": 0.1, "checks": 1},
     },
     "lambdamart": {"num_trees": 20, "num_leaves": 7, "min_examples_per_leaf": 5},
     "threads": 1,

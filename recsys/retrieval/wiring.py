@@ -12,13 +12,15 @@ from recsys.retrieval.linear import LinearSettings, LinearSource
 from recsys.retrieval.neighbours import NeighboursSettings, NeighboursSource
 from recsys.retrieval.new_items import NewItemsSettings, NewItemsSource
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
+from recsys.retrieval.sequence import SequenceSource
+from recsys.retrieval.sequence_settings import SequenceSettings
 from recsys.retrieval.text_profile import TextProfileSettings, TextProfileSource
 from recsys.retrieval.transitions import TransitionsSettings, TransitionsSource
 
 SOURCES: dict[str, type[Any]] = {
     source.name: source
     for source in (
-        LinearSource, TransitionsSource, NeighboursSource, AlsSource, TextProfileSource, NewItemsSource,
+        LinearSource, TransitionsSource, NeighboursSource, AlsSource, SequenceSource, TextProfileSource, NewItemsSource,
         PopularitySource,
     )
 }  # fmt: skip
@@ -34,6 +36,7 @@ class RetrievalSettings(Settings):
     transitions: TransitionsSettings = TransitionsSettings()
     neighbours: NeighboursSettings = NeighboursSettings()
     als: AlsSettings = AlsSettings()
+    sequence: SequenceSettings = SequenceSettings()
     text_profile: TextProfileSettings = TextProfileSettings()
     new_items: NewItemsSettings = NewItemsSettings()
     popularity: PopularitySettings = PopularitySettings()

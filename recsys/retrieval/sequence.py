@@ -1,0 +1,170 @@
+"""What comes next, by a small text-aware transformer over the newest items (SASRec, Kang and McAuley 2018).
+
+It is trained in torch (`sequence_training`) and answers in numpy: one history takes well under a millisecond, nothing
+of torch is loaded to serve, and a history is computed alone, so that its list depends on no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from features.grid import on_grid
+from features.histories import Histories
+from recsys.retrieval.base import FitData
+from recsys.retrieval.scores import F32, InnerProductScores, Scores
+from recsys.retrieval.sequence_settings import SequenceSettings
+
+if TYPE_CHECKING:
+    from recsys.retrieval.sequence_network import Network
+
+_EPSILON = 1e-5
+_GELU = float(np.sqrt(2 / np.pi))
+
+
+@dataclass(frozen=True)
+class SequenceSource:
+    """`vectors` (n_items, size) float32 on the item grid, divided by `largest_norm`; zero rows for items of which
+    nothing is known. `text_projection` (text_size, size): an item without events is its text's projection. The other
+    arrays are the layers', the bias being the last row of each matrix and the norms' gains folded into what follows:
+    `attend` (layers, size + 1, 3 size), `joined` (layers, size + 1, size), `wide` (layers, size + 1, 4 size),
+    `narrow` (layers, 4 size + 1, size), `gap_bias` (layers, heads, max_tokens + 1), `norm` (2, size).
+    """
+
+    name: ClassVar[str] = "sequence"
+    vectors: npt.NDArray[np.float32]
+    largest_norm: float
+    text_projection: npt.NDArray[np.float32]
+    attend: npt.NDArray[np.float32]
+    joined: npt.NDArray[np.float32]
+    wide: npt.NDArray[np.float32]
+    narrow: npt.NDArray[np.float32]
+    gap_bias: npt.NDArray[np.float32]
+    norm: npt.NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, data: FitData, settings: SequenceSettings) -> Self:
+        """Where nobody acted in two moments, all vectors are zero, and nothing is offered."""
+        from recsys.retrieval.sequence_training import fit_network
+
+        network = fit_network(data, settings)
+        if network is None:
+            return cls._silent(data.num_items, settings)
+        vectors, projection = network.final_vectors(data.matrix.indices)
+        largest = float(np.linalg.norm(vectors, axis=1).max()) or 1.0
+        return cls(on_grid(vectors / largest, items=True), largest, projection, *_layers(network))
+
+    @classmethod
+    def _silent(cls, num_items: int, settings: SequenceSettings) -> Self:
+        size, layers = settings.size, settings.layers
+
+        def zeros(*shape: int) -> F32:
+            return np.zeros(shape, np.float32)
+
+        return cls(
+            zeros(num_items, size), 1.0, zeros(0, size), zeros(layers, size + 1, 3 * size),
+            zeros(layers, size + 1, size), zeros(layers, size + 1, 4 * size), zeros(layers, 4 * size + 1, size),
+            zeros(layers, settings.heads, settings.max_tokens + 1), zeros(2, size),
+        )  # fmt: skip
+
+    def scores(self, histories: Histories) -> dict[str, Scores]:
+        """The logit of each item as the next one."""
+        states = np.zeros((len(histories), self.vectors.shape[1]), np.float32)
+        for row in range(len(histories)):
+            rows, ago = self._tokens(histories, row)
+            if len(rows):
+                states[row] = self._state(rows, ago)
+        norms = np.linalg.norm(states, axis=1)
+        safe = np.where(norms > 0, norms, 1.0)
+        queries = on_grid(states / safe[:, None], items=False)
+        scale = (safe * self.largest_norm).astype(np.float32)
+        if len(self._known) == len(self.vectors):
+            return {"": InnerProductScores(queries, self.vectors, scale)}
+        return {"": InnerProductScores(queries, self.vectors, scale, self._known, self._known_vectors)}
+
+    @cached_property
+    def _known(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.vectors.any(axis=1))
+
+    @cached_property
+    def _known_vectors(self) -> F32:
+        return self.vectors[self._known]
+
+    def _tokens(self, histories: Histories, row: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The newest liked items that have a vector, oldest first, and how many moments ago each was."""
+        touches = histories.last_touches
+        span = slice(touches.indptr[row], touches.indptr[row + 1])
+        rows, ago = touches.item_rows[span], touches.moments_ago[span]
+        kept = (touches.weights[span] > 0) & self._has_vector[rows]
+        limit = self.gap_bias.shape[2] - 1
+        return rows[kept][-limit:], ago[kept][-limit:]
+
+    @cached_property
+    def _has_vector(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.vectors.any(axis=1))
+
+    def _state(self, rows: npt.NDArray[np.int64], ago: npt.NDArray[np.int64]) -> F32:
+        """(size,) float32: the mean of the newest moment's states."""
+        x = self.vectors[rows] * np.float32(self.largest_norm)
+        gaps = ago[None, :] - ago[:, None]
+        hidden = gaps < 0
+        gaps = np.clip(gaps, 0, self.gap_bias.shape[2] - 1)
+        newest = ago == ago[-1]
+        for layer in range(len(self.attend)):
+            x = self._block(layer, x, gaps, hidden)
+        last = _standardised(x[newest])
+        return np.asarray((last * self.norm[0] + self.norm[1]).sum(axis=0) / newest.sum(), np.float32)
+
+    def _block(self, layer: int, x: F32, gaps: Any, hidden: Any) -> F32:
+        length, size = x.shape
+        heads = self.gap_bias.shape[1]
+        parts = _linear(_standardised(x), self.attend[layer]).reshape(length, 3, heads, size // heads)
+        query, key, value = parts.transpose(1, 2, 0, 3)
+        weights = query @ key.transpose(0, 2, 1) / np.float32(np.sqrt(size // heads)) + self.gap_bias[layer][:, gaps]
+        weights[:, hidden] = -np.inf
+        weights = np.exp(weights - weights.max(axis=2, keepdims=True))
+        weights /= weights.sum(axis=2, keepdims=True)
+        x = x + _linear((weights @ value).transpose(1, 0, 2).reshape(length, size), self.joined[layer])
+        return x + _linear(_gelu(_linear(_standardised(x), self.wide[layer])), self.narrow[layer])
+
+
+def _standardised(x: F32) -> F32:
+    centred = x - x.mean(axis=1, keepdims=True)
+    return np.asarray(centred / np.sqrt((centred * centred).mean(axis=1, keepdims=True) + np.float32(_EPSILON)))
+
+
+def _linear(x: F32, weights: F32) -> F32:
+    return np.asarray(x @ weights[:-1] + weights[-1])
+
+
+def _gelu(x: F32) -> F32:
+    """The tanh form (Hendrycks and Gimpel 2016)."""
+    return np.asarray(x * np.float32(0.5) * (1 + np.tanh(np.float32(_GELU) * (x + np.float32(0.044715) * x * x * x))))
+
+
+def _layers(network: Network) -> tuple[F32, ...]:
+    """The blocks' arrays in the order of the source's fields, the norms' gains and shifts folded into what follows."""
+    blocks: list[Any] = list(network.blocks)
+    parts = (
+        [_folded(block.attend, block.norm_attend) for block in blocks],
+        [_folded(block.joined) for block in blocks],
+        [_folded(block.wide, block.norm_wide) for block in blocks],
+        [_folded(block.narrow) for block in blocks],
+        [block.gap_bias.detach().numpy() for block in blocks],
+        [network.norm.weight.detach().numpy(), network.norm.bias.detach().numpy()],
+    )
+    # One memory layout, before saving and after: another would take BLAS another way, to other last digits.
+    return tuple(np.array(part, np.float32, order="C") for part in parts)
+
+
+def _folded(linear: Any, norm: Any = None) -> npt.NDArray[np.float64]:
+    """The layer's matrix with its bias as the last row, after the gain and the shift of the norm before it."""
+    weights, shift = (part.detach().numpy().astype(np.float64) for part in (linear.weight.T, linear.bias))
+    if norm is not None:
+        gain, offset = norm.weight.detach().numpy(), norm.bias.detach().numpy()
+        weights, shift = gain[:, None] * weights, shift + offset @ weights
+    return np.vstack([weights, shift])

@@ -1,0 +1,118 @@
+"""The sequence model while it is trained: a small causal transformer over items (SASRec, Kang and McAuley 2018), an
+item being its text and its id together.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+logger = logging.getLogger(__name__)
+F32 = npt.NDArray[np.float32]
+_NEVER = -1e9
+
+
+class Block(nn.Module):
+    """Attention to the same and earlier moments with a learned bias for how many moments ago, then a feed-forward
+    layer.
+
+    Both are normalised before (pre-LN) and begin as zero: the untrained model recommends by the vectors alone.
+    """
+
+    def __init__(self, size: int, heads: int, max_gap: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.rate = heads, dropout
+        self.norm_attend, self.norm_wide = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.attend, self.joined = nn.Linear(size, 3 * size), nn.Linear(size, size)
+        self.wide, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+        self.gap_bias = nn.Parameter(torch.zeros(heads, max_gap + 1))
+        for last in (self.joined, self.narrow):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: torch.Tensor, gaps: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """`x` (n, length, size); `gaps` (n, length, length) int64, moments between; `hidden` alike, true where not to
+        look.
+        """
+        n, length, size = x.shape
+        rate = self.rate if self.training else 0.0
+        parts = self.attend(self.norm_attend(x)).view(n, length, 3, self.heads, size // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        bias = self.gap_bias[:, gaps].transpose(0, 1).masked_fill(hidden[:, None], _NEVER)
+        read = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
+        x = x + functional.dropout(self.joined(read.transpose(1, 2).reshape(n, length, size)), rate)
+        inner = functional.dropout(functional.gelu(self.wide(self.norm_wide(x)), approximate="tanh"), rate)
+        return x + functional.dropout(self.narrow(inner), rate)
+
+
+class Network(nn.Module):
+    """Item vectors and blocks. `ids` (n_items, size) float32 are the id embeddings to begin with, `project` (text_size,
+    size) the projection of `text` (n_items, text_size), both None without text.
+    """
+
+    def __init__(
+        self, ids: F32, text: F32 | None, project: F32 | None, layers: int, heads: int, max_gap: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.ids = nn.Parameter(torch.from_numpy(ids.copy()))
+        self.text = None if text is None else torch.from_numpy(text)
+        self.project = None if project is None else nn.Parameter(torch.from_numpy(project.copy()))
+        self.blocks = nn.ModuleList(Block(ids.shape[1], heads, max_gap, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(ids.shape[1])
+        self.max_gap, self.rate = max_gap, dropout
+
+    def vectors(self, rows: torch.Tensor, id_dropout: float = 0.0) -> torch.Tensor:
+        """(m, size) of the items at `rows`. Ids are dropped now and then, so that a text learns to stand alone, as a
+        new item's must (DropoutNet, Volkovs et al. 2017).
+        """
+        ids = functional.embedding(rows, self.ids)  # unlike indexing, its gradient is summed in one order
+        if self.text is None or self.project is None:
+            return ids
+        if id_dropout:
+            ids = ids * (torch.rand(len(rows), 1) >= id_dropout)
+        return ids + self.text[rows] @ self.project
+
+    def final_vectors(self, known_rows: npt.NDArray[np.integer]) -> tuple[F32, F32]:
+        """All items' vectors (n_items, size), those that are not among `known_rows` by their text alone, and the text's
+        projection (text_size, size), of no rows without text.
+        """
+        known = np.zeros((len(self.ids), 1), np.float32)
+        known[known_rows] = 1.0
+        ids = self.ids.detach().numpy() * known
+        if self.text is None or self.project is None:
+            return ids, np.zeros((0, ids.shape[1]), np.float32)
+        project = self.project.detach().numpy()
+        return ids + self.text.numpy() @ project, project
+
+    def forward(self, x: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+        """States (n, length, size) after each token; `x` the tokens' vectors, `moments` (n, length), -1 where
+        padded.
+        """
+        gaps = moments[:, :, None] - moments[:, None, :]
+        hidden = (gaps < 0) | (moments[:, None, :] < 0)
+        hidden &= ~torch.eye(x.shape[1], dtype=torch.bool)
+        gaps = gaps.clamp(0, self.max_gap)
+        x = functional.dropout(x, self.rate if self.training else 0.0)
+        for block in self.blocks:
+            x = block(x, gaps, hidden)
+        return torch.as_tensor(self.norm(x))
+
+
+def sampled_loss(
+    states: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor, same: torch.Tensor, num_items: int
+) -> torch.Tensor:
+    """Mean sampled softmax loss of `states` (n, size) for `positives` (n, size) against `negatives` (k, size) drawn
+    evenly from `num_items`, shared by the batch; `same` (n, k) marks negatives that are the positive itself.
+    log(num_items / k) added to a negative's logit makes the sum an unbiased estimate of the full one (Bengio and
+    Senecal 2008).
+    """
+    right = (states * positives).sum(1)
+    others = states @ negatives.T + math.log(num_items / len(negatives))
+    others = others.masked_fill(same, _NEVER)
+    return torch.as_tensor((torch.logsumexp(torch.cat([right[:, None], others], 1), 1) - right).mean())

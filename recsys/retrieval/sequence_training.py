@@ -1,0 +1,159 @@
+"""Fitting the sequence model: epochs over all sequences, the best of which on held-out users' last moments is kept."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.metrics import mean, ndcg_at_k
+from recsys.retrieval.base import FitData
+from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
+from recsys.retrieval.sequence_network import Network, sampled_loss
+from recsys.retrieval.sequence_settings import SequenceSettings
+from recsys.retrieval.sequences import Batch, Sequences, batches
+
+logger = logging.getLogger(__name__)
+I64 = npt.NDArray[np.int64]
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Users whose last moment is not trained on: their sequences up to it, and its items."""
+
+    sequences: Sequences
+    answers: list[I64]
+
+
+def fit_network(data: FitData, settings: SequenceSettings) -> Network | None:
+    """The network with the best weights; None where no user acted in two moments."""
+    sequences = Sequences.of(data)
+    if not len(sequences):
+        return None
+    torch.manual_seed(data.seed)
+    rng = np.random.default_rng(data.seed)
+    training, held_out = _split(sequences, settings, rng)
+    known = np.unique(data.matrix.indices).astype(np.int64)
+    network = _untrained(data, settings, known, rng)
+    best, best_ndcg = copy.deepcopy(network.state_dict()), _ndcg(network, held_out, known)
+    epochs = max(1, min(settings.epochs, settings.max_trained_tokens // max(len(training.item_rows), 1)))
+    checks = {math.ceil(epochs * k / settings.checks) for k in range(1, settings.checks + 1)}
+    optimizer = _optimizer(network, settings)
+    base = [group["lr"] for group in optimizer.param_groups]
+    for epoch in range(1, epochs + 1):
+        loss = _epoch(network, optimizer, training, known, settings, rng)
+        for group, rate in zip(optimizer.param_groups, base, strict=True):
+            group["lr"] = rate * max(0.02, (1 + math.cos(math.pi * epoch / epochs)) / 2)
+        if epoch in checks:
+            ndcg = _ndcg(network, held_out, known)
+            logger.debug("sequence: epoch %d of %d, loss %.3f, held-out NDCG@10 %.4f", epoch, epochs, loss, ndcg)
+            if ndcg >= best_ndcg:
+                best, best_ndcg = copy.deepcopy(network.state_dict()), ndcg
+    network.load_state_dict(best)
+    return network.eval()
+
+
+def _split(sequences: Sequences, settings: SequenceSettings, rng: np.random.Generator) -> tuple[Sequences, _HeldOut]:
+    """The sequences to train on, with held-out users' up to their last moment, and those users with it."""
+    count = min(settings.max_held_out, round(settings.share_held_out * len(sequences)))
+    chosen = np.sort(rng.permutation(len(sequences))[:count])
+    rest = np.setdiff1d(np.arange(len(sequences)), chosen)
+    whole = sequences.at(chosen)
+    asked = whole.without_last_moment()
+    answers = []
+    for row in range(len(whole)):
+        span = slice(whole.indptr[row], whole.indptr[row + 1])
+        answers.append(whole.item_rows[span][whole.moments[span] == whole.moments[span][-1]])
+    return Sequences.joined(sequences.at(rest), asked), _HeldOut(asked, answers)
+
+
+def _untrained(data: FitData, settings: SequenceSettings, known: I64, rng: np.random.Generator) -> Network:
+    """Vectors from co-occurrence; with text, its projection to them and what that leaves over."""
+    ids = co_occurrence_vectors(data.matrix, settings.size, rng)
+    project = None
+    if data.embeddings is not None:
+        project = ridge(data.embeddings, ids, known)
+        ids[known] -= data.embeddings[known] @ project
+    text = data.embeddings
+    return Network(ids, text, project, settings.layers, settings.heads, settings.max_tokens, settings.dropout)
+
+
+def _optimizer(network: Network, settings: SequenceSettings) -> torch.optim.Optimizer:
+    others = [value for name, value in network.named_parameters() if name != "ids"]
+    groups = [
+        {"params": [network.ids], "lr": settings.id_learning_rate},
+        {"params": others, "lr": settings.learning_rate},
+    ]
+    return torch.optim.Adam(groups)
+
+
+def _epoch(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    sequences: Sequences,
+    known: I64,
+    settings: SequenceSettings,
+    rng: np.random.Generator,
+) -> float:
+    """One pass; the mean loss."""
+    network.train()
+    total, count = 0.0, 0
+    for batch in batches(sequences, settings.max_tokens, settings.batch_tokens, rng):
+        if not (batch.targets >= 0).any():
+            continue
+        drawn = rng.choice(known, min(settings.negatives, len(known)), replace=False)
+        loss = _loss(network, batch, drawn, len(known), settings.id_dropout)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        asked = int((batch.targets >= 0).sum())
+        total += float(loss.detach()) * asked
+        count += asked
+    return total / max(count, 1)
+
+
+def _loss(network: Network, batch: Batch, drawn: I64, num_items: int, id_dropout: float) -> torch.Tensor:
+    tokens = network.vectors(torch.from_numpy(batch.items.ravel()), id_dropout)
+    states = network(tokens.view(*batch.items.shape, -1), torch.from_numpy(batch.moments)).flatten(0, 1)
+    asked = np.flatnonzero(batch.targets.ravel() >= 0)
+    targets = torch.from_numpy(batch.targets.ravel()[asked])
+    negatives = torch.from_numpy(drawn)
+    return sampled_loss(
+        states[torch.from_numpy(asked)],
+        network.vectors(targets, id_dropout),
+        network.vectors(negatives, id_dropout),
+        targets[:, None] == negatives[None],
+        num_items,
+    )
+
+
+def _ndcg(network: Network, held_out: _HeldOut, known: I64) -> float:
+    """NDCG@10 over the known items that are new to the user."""
+    if not len(held_out.sequences):
+        return 0.0
+    network.eval()
+    with torch.no_grad():
+        vectors = network.vectors(torch.from_numpy(known))
+        values = [
+            _ndcg_of(network, vectors, known, held_out.sequences.at(np.array([row])), answers)
+            for row, answers in enumerate(held_out.answers)
+        ]
+    return mean(np.array(values))
+
+
+def _ndcg_of(network: Network, vectors: torch.Tensor, known: I64, asked: Sequences, answers: I64) -> float:
+    rows, moments = asked.item_rows[-network.max_gap :], asked.moments[-network.max_gap :]
+    states = network(network.vectors(torch.from_numpy(rows))[None], torch.from_numpy(moments)[None])[0]
+    state = states[torch.from_numpy(moments == moments[-1])].mean(0)
+    scores = (vectors @ state).numpy()
+    scores[np.isin(known, asked.item_rows)] = -np.inf
+    best = np.argsort(-scores, kind="stable")[:10]
+    hits = np.isin(known[best], answers)[None]
+    return float(ndcg_at_k(hits, np.array([len(answers)]), 10)[0])

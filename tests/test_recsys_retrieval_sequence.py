@@ -1,0 +1,178 @@
+"""The sequence source: its sequences, its loss, its vectors, and that numpy answers what torch has learned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from features.histories import Histories
+from features.interactions import EventSettings
+from features.tables import Catalogue, Dataset, Events
+from recsys.retrieval.base import FitData
+from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
+from recsys.retrieval.sequence import SequenceSource
+from recsys.retrieval.sequence_network import Network, sampled_loss
+from recsys.retrieval.sequence_settings import SequenceSettings
+from recsys.retrieval.sequence_training import fit_network
+from recsys.retrieval.sequences import Sequences, batches
+
+SETTINGS = SequenceSettings(size=8, layers=2, heads=2, max_tokens=6, dropout=0.1, epochs=4, checks=2, batch_tokens=64)
+
+
+def fit_data(catalogue: Catalogue, events: Events, num_users: int, embeddings: np.ndarray | None = None) -> FitData:
+    return FitData(catalogue, events, num_users, EventSettings(), embeddings, seed=0, num_threads=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_dataset: Dataset) -> FitData:
+    return fit_data(tiny_dataset.catalogue, tiny_dataset.events, len(tiny_dataset.users))
+
+
+def events_of(rows: list[tuple[int, int, float]]) -> Events:
+    """(user, item, time) as clicks."""
+    users, items, times = (np.array(column) for column in zip(*rows, strict=True))
+    ones, kinds = np.ones(len(rows), np.float32), np.zeros(len(rows), np.int16)
+    return Events(users.astype(np.int32), items.astype(np.int32), kinds, times.astype(float), ones, ("click",), True)
+
+
+def history(rows: list[int], times: list[float], num_items: int) -> Histories:
+    given = ([np.array(rows)], [np.array(times)], [np.ones(len(rows))])
+    return Histories.build(*given, np.array([1e9]), num_items, np.ones(1, bool))
+
+
+class TestSequences:
+    EVENTS = events_of([(0, 4, 1.0), (0, 2, 1.0), (0, 3, 5.0), (0, 4, 6.0), (1, 1, 1.0), (2, 0, 1.0), (2, 1, 2.0)])
+
+    def test_a_basket_is_one_moment_and_an_item_counts_once(self, tiny_dataset: Dataset) -> None:
+        found = Sequences.of(fit_data(tiny_dataset.catalogue, self.EVENTS, 3))
+        assert found.indptr.tolist() == [0, 3, 5], "user 1 acted once only and is left out"
+        assert found.item_rows.tolist() == [2, 4, 3, 0, 1]
+        assert found.moments.tolist() == [0, 0, 1, 0, 1]
+
+    def test_targets_are_of_the_next_moment(self, tiny_dataset: Dataset) -> None:
+        found = Sequences.of(fit_data(tiny_dataset.catalogue, self.EVENTS, 3))
+        assert found.next_items(np.random.default_rng(0)).tolist() == [3, 3, -1, 1, -1]
+
+    def test_without_last_moment(self, tiny_dataset: Dataset) -> None:
+        found = Sequences.of(fit_data(tiny_dataset.catalogue, self.EVENTS, 3)).without_last_moment()
+        assert (found.indptr.tolist(), found.item_rows.tolist()) == ([0, 2, 3], [2, 4, 0])
+
+    def test_every_place_is_in_one_batch(self, tiny_data: FitData) -> None:
+        sequences = Sequences.of(tiny_data)
+        parts = list(batches(sequences, 6, 32, np.random.default_rng(0)))
+        rows = np.concatenate([part.items[part.moments >= 0] for part in parts])
+        assert sorted(rows) == sorted(sequences.item_rows)
+        assert max(part.items.shape[1] for part in parts) <= 6
+        targets = sum(int((part.targets >= 0).sum()) for part in parts)
+        assert targets == int((sequences.next_items(np.random.default_rng(0)) >= 0).sum())
+
+
+def test_sampled_loss_by_hand() -> None:
+    states = torch.tensor([[1.0, 0.0]])
+    positives, negatives = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0], [9.0, 9.0]])
+    same = torch.tensor([[False, True]])  # the second negative is the positive itself and may not count
+    expected = math.log(math.exp(2.0) + 5 * math.exp(0.0)) - 2.0  # log(10 items / 2 drawn) on the logit 0
+    assert float(sampled_loss(states, positives, negatives, same, 10)) == pytest.approx(expected, rel=1e-6)
+
+
+class TestItemVectors:
+    def test_items_that_share_users_are_close(self) -> None:
+        matrix = sp.csr_matrix(np.repeat([[1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1, 0]], 5, axis=0))
+        vectors = co_occurrence_vectors(matrix, 4, np.random.default_rng(0))
+        cosines = vectors @ vectors.T
+        assert cosines[0, 1] > 0.5 > abs(cosines[0, 3])
+        assert not vectors[6].any(), "nobody took it"
+        assert np.mean(np.linalg.norm(vectors[:6], axis=1) ** 2) == pytest.approx(1.0, rel=1e-5)
+
+    def test_nothing_shared(self) -> None:
+        assert not co_occurrence_vectors(sp.csr_matrix(np.eye(3)), 2, np.random.default_rng(0)).any()
+
+    def test_ridge_recovers_a_projection(self) -> None:
+        rng = np.random.default_rng(0)
+        text, truth = rng.normal(size=(5000, 6)).astype(np.float32), rng.normal(size=(6, 3)).astype(np.float32)
+        found = ridge(text, text @ truth, np.arange(5000))
+        np.testing.assert_allclose(found, truth, atol=1e-3)
+
+
+def test_numpy_answers_what_torch_has_learned(tiny_data: FitData) -> None:
+    network = fit_network(tiny_data, SETTINGS)
+    assert network is not None
+    source = SequenceSource.fit(tiny_data, SETTINGS)
+    rows, times = [3, 9, 4, 7], [1.0, 2.0, 3.0, 3.0]
+    asked = history(rows, times, tiny_data.num_items)
+    got = source.scores(asked)[""].queries[0] * source.scores(asked)[""].scale[0] / source.largest_norm  # type: ignore[attr-defined]
+    with torch.no_grad():
+        tokens = network.vectors(torch.tensor(rows))[None]
+        states = network(tokens, torch.tensor([[0, 1, 2, 2]]))[0]
+    np.testing.assert_allclose(got, states[2:].mean(0).numpy(), atol=5e-3)  # half a step of the grid times the norm
+
+
+def test_it_learns_what_follows_what(tiny_data: FitData, tiny_dataset: Dataset) -> None:
+    source = SequenceSource.fit(tiny_data, SETTINGS.model_copy(update={"epochs": 40}))
+    items = tiny_dataset.catalogue.items
+    asked = history(items.rows(["space-03", "space-04", "space-05"]).tolist(), [1.0, 2.0, 3.0], len(items))
+    top = source.scores(asked)[""].top(2, asked.seen)
+    assert "space-06" in items.ids[top.item_rows]
+
+
+def test_a_new_item_is_found_by_its_text(tiny_data: FitData, tiny_dataset: Dataset) -> None:
+    """Without its events, a space book is still nearer to a space reader than a garden book is."""
+    items = tiny_dataset.catalogue.items
+    text = np.zeros((len(items), 2), np.float32)
+    for row, name in enumerate(items.ids):
+        text[row, 0 if name.startswith("space") else 1] = 1.0
+    new = items.rows(["space-05", "garden-05"])
+    events = tiny_dataset.events.select(~np.isin(tiny_dataset.events.item_rows, new))
+    data = fit_data(tiny_dataset.catalogue, events, len(tiny_dataset.users), text)
+    source = SequenceSource.fit(data, SETTINGS)
+    np.testing.assert_allclose(
+        source.vectors[new] * source.largest_norm, text[new] @ source.text_projection, atol=1e-3 * source.largest_norm
+    )
+    asked = history(items.rows(["space-03", "space-04"]).tolist(), [1.0, 2.0], len(items))
+    top = source.scores(asked)[""].top(len(items), asked.seen).item_rows.tolist()
+    assert top.index(new[0]) < top.index(new[1])
+
+
+def test_an_item_without_events_and_text_is_not_offered(tiny_data: FitData, tiny_dataset: Dataset) -> None:
+    new = tiny_dataset.catalogue.items.rows(["space-05"])
+    events = tiny_dataset.events.select(~np.isin(tiny_dataset.events.item_rows, new))
+    source = SequenceSource.fit(fit_data(tiny_dataset.catalogue, events, len(tiny_dataset.users)), SETTINGS)
+    asked = history([0, 1], [1.0, 2.0], tiny_data.num_items)
+    top = source.scores(asked)[""].top(tiny_data.num_items, asked.seen)
+    assert len(top.item_rows) > 10
+    assert new[0] not in top.item_rows
+
+
+def test_the_order_within_a_basket_does_not_matter(tiny_data: FitData) -> None:
+    source = SequenceSource.fit(tiny_data, SETTINGS)
+    one, other = (history(rows, [1.0, 2.0, 2.0, 2.0], tiny_data.num_items) for rows in ([1, 5, 3, 8], [1, 8, 5, 3]))
+    first, second = (source.scores(asked)[""] for asked in (one, other))
+    np.testing.assert_array_equal(first.queries, second.queries)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("rows", [[], [(0, 1, 1.0)], [(0, 1, 1.0), (1, 2, 2.0)]], ids=["none", "one", "one each"])
+def test_too_little_to_learn_from(tiny_dataset: Dataset, rows: list[Any]) -> None:
+    events = events_of(rows) if rows else tiny_dataset.events.before(0.0)
+    source = SequenceSource.fit(fit_data(tiny_dataset.catalogue, events, 2), SETTINGS)
+    asked = history([1], [1.0], len(tiny_dataset.catalogue))
+    assert not len(source.scores(asked)[""].top(5, asked.seen).item_rows)
+
+
+def test_unknown_items_look_back_at_themselves_only() -> None:
+    """A padded place changes nothing: the states of a short sequence are the same beside a longer one."""
+    torch.manual_seed(0)
+    ids = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    network = Network(ids, None, None, 1, 2, 5, 0.0).eval()
+    with torch.no_grad():
+        for block in network.blocks:
+            torch.nn.init.normal_(block.joined.weight)  # type: ignore[union-attr, arg-type]
+        alone = network(network.vectors(torch.tensor([1, 2]))[None], torch.tensor([[0, 1]]))[0]
+        items = torch.tensor([[1, 2, 0], [3, 4, 5]])
+        moments = torch.tensor([[0, 1, -1], [0, 1, 2]])
+        together = network(network.vectors(items.ravel()).view(2, 3, -1), moments)[0, :2]
+    np.testing.assert_allclose(alone.numpy(), together.numpy(), atol=1e-6)
