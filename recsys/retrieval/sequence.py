@@ -110,25 +110,33 @@ class SequenceSource:
     def _state(self, rows: npt.NDArray[np.int64], ago: npt.NDArray[np.int64]) -> F32:
         """(size,) float32: the mean of the newest moment's states."""
         x = self.vectors[rows] * np.float32(self.largest_norm)
-        gaps = ago[None, :] - ago[:, None]
-        hidden = gaps < 0
-        gaps = np.clip(gaps, 0, self.gap_bias.shape[2] - 1)
-        newest = ago == ago[-1]
+        gaps = np.minimum(np.maximum(ago[None, :] - ago[:, None], -1), self.gap_bias.shape[2] - 1) + 1
+        newest = slice(int(np.searchsorted(-ago, -ago[-1])), len(ago))
         for layer in range(len(self.attend)):
-            x = self._block(layer, x, gaps, hidden)
-        last = _standardised(x[newest])
-        return np.asarray((last * self.norm[0] + self.norm[1]).sum(axis=0) / newest.sum(), np.float32)
+            last = layer == len(self.attend) - 1
+            x = self._block(layer, x, gaps, newest if last else slice(None))
+        mean = (_standardised(x) * self.norm[0] + self.norm[1]).sum(axis=0) / len(x)
+        return np.asarray(mean, np.float32)
 
-    def _block(self, layer: int, x: F32, gaps: Any, hidden: Any) -> F32:
+    @cached_property
+    def _bias(self) -> F32:
+        """(layers, heads, max_tokens + 2): the bias by gap + 1; what comes later is never looked at."""
+        return np.pad(self.gap_bias, ((0, 0), (0, 0), (1, 0)), constant_values=-np.inf)
+
+    def _block(self, layer: int, x: F32, gaps: npt.NDArray[np.int64], wanted: slice) -> F32:
+        """The layer's output for the tokens at `wanted`: of the last layer only the newest are needed. `gaps` (length,
+        length): 1 + moments from one token to an earlier one, 0 to a later one.
+        """
         length, size = x.shape
         heads = self.gap_bias.shape[1]
         parts = _linear(_standardised(x), self.attend[layer]).reshape(length, 3, heads, size // heads)
         query, key, value = parts.transpose(1, 2, 0, 3)
-        weights = query @ key.transpose(0, 2, 1) / np.float32(np.sqrt(size // heads)) + self.gap_bias[layer][:, gaps]
-        weights[:, hidden] = -np.inf
+        weights = query[:, wanted] @ key.transpose(0, 2, 1) / np.float32(np.sqrt(size // heads))
+        weights += self._bias[layer].take(gaps[wanted], axis=1)
         weights = np.exp(weights - weights.max(axis=2, keepdims=True))
         weights /= weights.sum(axis=2, keepdims=True)
-        x = x + _linear((weights @ value).transpose(1, 0, 2).reshape(length, size), self.joined[layer])
+        read = (weights @ value).transpose(1, 0, 2).reshape(-1, size)
+        x = x[wanted] + _linear(read, self.joined[layer])
         return x + _linear(_gelu(_linear(_standardised(x), self.wide[layer])), self.narrow[layer])
 
 
