@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.builder import FeatureBuilder, FeatureMatrix
 from features.histories import Histories
 from features.item import DAY, Columns
 from features.runs import Pairs
-from features.tables import CATEGORY, Catalogue
+from features.tables import CATEGORY, Catalogue, FloatArray
 from features.touches import Floats, Ints, Standing, Touches, standing_now
 
 GAPS_OF_ITEM = 5.0
@@ -69,6 +71,18 @@ class Cycles:
             out[name] = np.full(len(pairs), np.nan, np.float32)
             out[name][known] = values[place]
         return out
+
+
+@dataclass(frozen=True)
+class RepeatFeatures:
+    """The features of every list, and those of earlier touches: for lists that may hold what was seen."""
+
+    base: FeatureBuilder
+    cycles: Cycles
+
+    def build(self, histories: Histories, pairs: Pairs, source_columns: Mapping[str, FloatArray]) -> FeatureMatrix:
+        """See `FeatureBuilder.build`."""
+        return self.base.build(histories, pairs, dict(source_columns) | self.cycles.columns(histories, pairs))
 
 
 def first_categories(catalogue: Catalogue) -> Ints:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from features.builder import FeatureBuilder, FeatureMatrix
+from features.cycles import RepeatFeatures
 from features.histories import Histories
 from features.runs import rank_in_run
 from features.tables import BoolArray, FloatArray, IntArray
@@ -21,7 +22,7 @@ CHUNK = 256
 
 def candidates_with_features(
     sources: Sequence[CandidateSource],
-    features: FeatureBuilder,
+    features: FeatureBuilder | RepeatFeatures,
     histories: Histories,
     per_source: int,
     blocked: sp.csr_matrix,
@@ -32,6 +33,12 @@ def candidates_with_features(
     columns: dict[str, FloatArray] = dict(found.columns)
     columns |= _agreement(found)
     return found, features.build(histories, found.pairs, columns)
+
+
+def nothing_blocked(histories: Histories) -> sp.csr_matrix:
+    """(n, n_items) int8 without an entry: for lists that may hold what was seen."""
+    shape = (len(histories), histories.num_items)
+    return sp.csr_matrix((np.empty(0, np.int8), np.empty(0, np.int64), np.zeros(shape[0] + 1, np.int64)), shape=shape)
 
 
 def _agreement(found: Candidates) -> dict[str, FloatArray]:

@@ -26,10 +26,12 @@ from ranking.by_score import ByScoreRanker
 from ranking.examples import RankingExamples
 from ranking.lambdamart import LambdaMartRanker
 from recsys.choosing import choose_settings, first_choice
-from recsys.examples import compare, fit_sources, held_out_lists, window_examples
-from recsys.model import OTHER_KINDS, FittedModel, StoredHistories
+from recsys.examples import FittedWindow, compare, fit_sources, held_out_lists, window_examples
+from recsys.model import OTHER_KINDS, FittedModel, RepeatModel, StoredHistories
 from recsys.retrieval.base import FitData
+from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
+from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings
 from recsys.threads import limit_threads
@@ -48,6 +50,7 @@ class _Run:
     dataset: Dataset
     settings: Settings
     report: dict[str, Any] = field(default_factory=lambda: {"seconds": {}})
+    fitted: dict[int, FittedWindow] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -65,6 +68,15 @@ class _Run:
             self.dataset.catalogue, events, len(self.dataset.users), self.settings.events, embeddings,
             self.settings.seed, self.settings.threads,
         )  # fmt: skip
+
+    def fit_window(
+        self, window: LabelWindow, chosen: dict[str, ComponentSettings], embeddings: F32 | None
+    ) -> FittedWindow:
+        """What is fitted before a window: once, as lists with and without repeats share it."""
+        key = len(window.known)  # the known events of an older window are fewer
+        if key not in self.fitted:
+            self.fitted[key] = FittedWindow.fit(self.fit_data(window.known, embeddings), chosen, self.settings)
+        return self.fitted[key]
 
 
 def train(dataset: Dataset, settings: Settings | None = None) -> FittedModel:
@@ -87,14 +99,19 @@ def _train(run: _Run) -> FittedModel:
     with run.stage("choose source settings"):
         chosen = _choose(run, windows, embeddings)
     ranker = _fit_ranker(run, windows, chosen, embeddings)
+    repeat_ranker = _fit_repeat_ranker(run, windows, chosen, embeddings)
+    run.fitted.clear()
     with run.stage("refit sources on everything"):
         data = run.fit_data(events, embeddings)
         sources = fit_sources(chosen, data)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
+        repeats = None
+        if repeat_ranker is not None:
+            repeats = RepeatModel(RepeatSource.fit(data, settings.retrieval.repeat), repeat_ranker)
     return FittedModel(
         dataset.catalogue, dataset.users, _stored(dataset, data.weights), sources, fallback, features, ranker, settings,
-        _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report,
+        _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report, repeats=repeats,
     )  # fmt: skip
 
 
@@ -165,15 +182,52 @@ def _fit_ranker(
         return _learned(run, train_part, test_part, order)
 
 
+def _fit_repeat_ranker(
+    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
+) -> Ranker | None:
+    """A ranker for lists that may hold what was seen, learned from such lists of the same `windows`; None where there
+    are few repeats, or no ranker is to be learned.
+    """
+    settings = run.settings
+    if settings.ranker == "by_score":
+        return None
+    with run.stage("repeat windows"):
+        lists = _with_repeats(run, windows)
+    num_lists = sum(len(window) for window in lists)
+    share = sum(window.num_with_repeat for window in lists) / max(num_lists, 1)
+    own = dataclasses.replace(run, report={"lists": num_lists, "share_with_repeat": round(share, 4)})
+    run.report["repeats"] = own.report
+    logger.info("repeats: in %.1f %% of %d labelled lists", 100 * share, num_lists)
+    if num_lists < settings.examples.min_lists or share < settings.examples.min_repeat_share:
+        return None
+    with run.stage("make repeat examples"):
+        train_part, test_part = _examples(own, lists, chosen, embeddings)
+    if min(len(train_part), len(test_part)) < MIN_FOUND:
+        return None
+    with run.stage("fit repeat ranker"):
+        order = [RepeatSource.name, *(source.name for source in BUY_AGAIN), *chosen]
+        return _learned(own, train_part, test_part, order)
+
+
+def _with_repeats(run: _Run, windows: Sequence[LabelWindow]) -> list[LabelWindow]:
+    """The windows' twins with repeats among the labels; the encoder has seen what came before other windows."""
+    settings, dataset = run.settings, run.dataset
+    twins = label_windows(
+        dataset.events, len(dataset.catalogue), settings.examples, settings.events, settings.seed, repeats=True
+    )
+    known = {len(window.known) for window in windows}
+    return [twin for twin in twins if len(twin.known) in known]
+
+
 def _examples(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> tuple[RankingExamples, RankingExamples]:
     """(training, held-out) examples of all windows, each from sources fitted before it."""
     held_out = held_out_lists(windows, run.settings.lambdamart.share_held_out, run.settings.seed)
-    parts = [
-        window_examples(run.fit_data(w.known, embeddings), chosen, w, out, run.settings, number)
-        for number, (w, out) in enumerate(zip(windows, held_out, strict=True))
-    ]
+    parts = []
+    for number, (window, out) in enumerate(zip(windows, held_out, strict=True)):
+        fitted = run.fit_window(window, chosen, embeddings)
+        parts.append(window_examples(fitted, window, out, run.settings, number))
     train_part, test_part = ([part[side] for part in parts] for side in (0, 1))
     return RankingExamples.concatenate(train_part), RankingExamples.concatenate(test_part)
 

@@ -60,3 +60,7 @@ class FrequencySource(_BuyAgainSource):
     @staticmethod
     def _keys(standing: Standing) -> tuple[Ints, Ints]:
         return standing.moments_ago, -standing.takes
+
+
+BUY_AGAIN = (FrequencySource(), RecencySource())
+"""Both; there is nothing in them to fit."""

@@ -8,12 +8,11 @@ from pydantic import Field
 
 from features.settings import Settings
 from recsys.retrieval.als import AlsSettings, AlsSource
-from recsys.retrieval.buy_again import FrequencySource, RecencySource
 from recsys.retrieval.linear import LinearSettings, LinearSource
 from recsys.retrieval.neighbours import NeighboursSettings, NeighboursSource
 from recsys.retrieval.new_items import NewItemsSettings, NewItemsSource
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
-from recsys.retrieval.repeat import RepeatSettings, RepeatSource
+from recsys.retrieval.repeat import RepeatSettings
 from recsys.retrieval.text_profile import TextProfileSettings, TextProfileSource
 from recsys.retrieval.transitions import TransitionsSettings, TransitionsSource
 
@@ -25,11 +24,6 @@ SOURCES: dict[str, type[Any]] = {
     )
 }  # fmt: skip
 """Source name -> class (see `CandidateSource`), in the order in which ties between sources are broken."""
-
-HISTORY_SOURCES: dict[str, type[Any]] = {
-    source.name: source for source in (RepeatSource, FrequencySource, RecencySource)
-}
-"""The same of those that offer items of the history; they are asked only where a list may hold what was seen."""
 
 
 class RetrievalSettings(Settings):

@@ -19,11 +19,14 @@ from features.state import load_state, save_state
 from features.tables import Dataset
 from recsys.choosing import first_choice
 from recsys.retrieval.base import FitData
+from recsys.retrieval.buy_again import FrequencySource, RecencySource
+from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.scores import Scores
-from recsys.retrieval.wiring import HISTORY_SOURCES, SOURCES, RetrievalSettings
+from recsys.retrieval.wiring import SOURCES, RetrievalSettings
 from recsys.settings import Settings
 
-ALL = SOURCES | HISTORY_SOURCES
+HISTORY_SOURCES = {kind.name: kind for kind in (RepeatSource, FrequencySource, RecencySource)}
+ALL: dict[str, Any] = SOURCES | HISTORY_SOURCES
 
 
 def shelf_embeddings(dataset: Dataset) -> np.ndarray:
