@@ -27,6 +27,11 @@ class ItemSets:
         joined = np.concatenate([np.empty(0, np.int64), *distinct]).astype(np.int64)
         return cls(ends(np.array([len(own) for own in distinct], np.int64)), joined)
 
+    @classmethod
+    def empty(cls, n: int) -> Self:
+        """`n` sets without any item."""
+        return cls(np.zeros(n + 1, np.int64), np.empty(0, np.int64))
+
     def __len__(self) -> int:
         return len(self.indptr) - 1
 

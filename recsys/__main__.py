@@ -167,7 +167,9 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 @cli.command()
 @_data
-@click.option("--task", type=click.Choice(["static", "live", "loo"]), help="Default: live with a clock, else loo.")
+@click.option(
+    "--task", type=click.Choice(["static", "live", "loo", "repeat"]), help="Default: live with a clock, else loo."
+)
 @_events
 @click.option("--seed", type=click.IntRange(0), help="Replaces the setting seed.")
 @click.option("--json", "json_file", type=_file, help="Write all figures here too.")

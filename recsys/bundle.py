@@ -26,8 +26,9 @@ from ranking.lambdamart import LambdaMartRanker
 from recsys.errors import BundleError
 from recsys.files import sha256_of
 from recsys.manifest import plain, read_manifest, verify_files, write_manifest
-from recsys.model import FittedModel, StoredHistories
+from recsys.model import FittedModel, RepeatModel, StoredHistories
 from recsys.retrieval.popularity import PopularitySource
+from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings
 from recsys.versions import (
@@ -64,7 +65,7 @@ RANKERS: dict[str, Callable[[Path], Ranker]] = {
 }
 _ITEMS, _USERS = "items.parquet", "users.parquet"
 _SOURCES, _FALLBACK, _FEATURES, _HISTORIES = "sources", "fallback", "features", "histories"
-_RANKER, _ENCODER = "ranker", "encoder"
+_RANKER, _ENCODER, _REPEATS = "ranker", "encoder", "repeats"
 _log = logging.getLogger(__name__)
 
 
@@ -119,6 +120,9 @@ def _write_parts(model: FittedModel, folder: Path) -> None:
     save_state(model.features, folder / _FEATURES)
     save_state(model.histories, folder / _HISTORIES)
     model.ranker.save(folder / _RANKER)
+    if model.repeats is not None:
+        save_state(model.repeats.source, folder / _REPEATS / model.repeats.source.name)
+        model.repeats.ranker.save(folder / _REPEATS / _RANKER)
     if model.encoder is not None:
         model.encoder.save(folder / _ENCODER)
 
@@ -139,7 +143,14 @@ def _read_parts(folder: Path, manifest: Mapping[str, Any]) -> FittedModel:
         fingerprint=manifest["data"]["fingerprint"],
         report=manifest["report"],
         bundle_version=folder.name,
+        repeats=_read_repeats(folder / _REPEATS, manifest.get("repeats_ranker")),
     )
+
+
+def _read_repeats(folder: Path, ranker: str | None) -> RepeatModel | None:
+    if ranker is None:
+        return None
+    return RepeatModel(load_state(RepeatSource, folder / RepeatSource.name), RANKERS[ranker](folder / _RANKER))
 
 
 def _read_settings(values: Mapping[str, Any]) -> Settings:
@@ -156,6 +167,7 @@ def _facts(model: FittedModel, version: str, rejected: Rejected | None) -> dict[
         "created_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "sources": [source.name for source in model.sources],
         "ranker": model.ranker.kind,
+        "repeats_ranker": model.repeats.ranker.kind if model.repeats else None,
         "classes": classes,
         "features": list(getattr(model.ranker, "names", ())),
         "seed": model.settings.seed,

@@ -1,7 +1,7 @@
 """evaluate(): the product, each of its sources and popularity side by side, on an honest split of a data set.
 
 The figures are those of the outside judge: the same queries, truths and formulas. Lists are 50 long and rank the full
-catalogue, less the items of the history.
+catalogue, less the items of the history (but for the task repeat, which adds "buy it again" as baselines).
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from features.histories import Histories
+from features.item_sets import ItemSets
 from features.tables import AVAILABLE, BoolArray, Dataset
 from recsys.errors import DataError, SettingsError
 from recsys.evaluation_result import Evaluation, SystemResult, difference
 from recsys.evaluation_text import iso, render
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
-from recsys.requests import Request
 from recsys.retrieval.base import CandidateSource
+from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.retrieval.popularity import PopularitySource
 from recsys.scoring import CHUNK
 from recsys.settings import Settings
@@ -48,17 +49,18 @@ def evaluate(
 ) -> Evaluation:
     """Train on the task's train part and judge the lists.
 
-    `task` is static, live or loo (None: live with a clock, else loo; see `recsys.splits`). `model` is judged instead of
-    training one, with its own settings; SettingsError where it knows what it would be judged on. `seed` replaces the
-    settings' seed, in training and in resampling. DataError where the split leaves no query.
+    `task` is static, live, loo or repeat (None: live with a clock, else loo; see `recsys.splits`). `model` is judged
+    instead of training one, with its own settings; SettingsError where it knows what it would be judged on. `seed`
+    replaces the settings' seed, in training and in resampling. DataError where the split leaves no query.
     """
-    asked = split(dataset, task)
+    settings = model.settings if model else settings or Settings()
+    asked = split(dataset, task, event_settings=settings.events)
     if not len(asked):
+        wanted = "likes an item" if asked.kind == "repeat" else "meets a new item"
         raise DataError(
             f"task {asked.kind} has no query: in the held-out part of the {len(dataset.events)} events no user with a "
-            "history meets a new item. Give more data or another task"
+            f"history {wanted}. Give more data or another task"
         )
-    settings = model.settings if model else settings or Settings()
     seed = settings.seed if seed is None else seed
     started = time.perf_counter()
     if model:
@@ -68,7 +70,7 @@ def evaluate(
     trained = time.perf_counter() - started
     # One thread, as in batch and in service: the seconds are then those of a user, and sums round the same way.
     with limit_threads(1):
-        lists, strategies, answered = _answer(model, asked.requests)
+        lists, strategies, answered = _answer(model, asked)
     logger.info("%d lists in %.1f s", len(asked), answered)
     seconds = {"train": round(trained, 2), "answer": round(answered, 2)}
     return _judge(asked, model, lists, strategies, seconds, seed)
@@ -96,11 +98,20 @@ def _refuse_leaks(model: FittedModel, task: EvaluationTask) -> None:
             f"the model knows events up to {iso(model.trained_until)}, but task {task.kind} asks about the time from "
             f"{iso(task.cut)} on. {remedy}"
         )
-    leaked = sum(not truth.isdisjoint(known) for truth, known in zip(task.truths, _known(model, task), strict=True))
+    leaked = sum(_knows_answer(task, n, known) for n, known in enumerate(_known(model, task)))
     if leaked:
         raise SettingsError(
             f"the model was trained on the answers to {leaked} of the {len(task)} queries of task {task.kind}. {remedy}"
         )
+
+
+def _knows_answer(task: EvaluationTask, query: int, known: npt.NDArray[np.object_]) -> bool:
+    """Whether a truth is among the user's `known` items; where repeats are right, whether more is known of the user
+    than the query's history.
+    """
+    if task.kind == "repeat":
+        return task.cut is None and len(known) > len(task.requests[query].history or ())
+    return not task.truths[query].isdisjoint(known)
 
 
 def _known(model: FittedModel, task: EvaluationTask) -> Iterator[npt.NDArray[np.object_]]:
@@ -110,10 +121,11 @@ def _known(model: FittedModel, task: EvaluationTask) -> Iterator[npt.NDArray[np.
         yield ids[stored.item_rows[stored.indptr[row] : stored.indptr[row + 1]]] if row >= 0 else ids[:0]
 
 
-def _answer(model: FittedModel, requests: Sequence[Request]) -> tuple[dict[str, _ItemLists], Counter[str], float]:
+def _answer(model: FittedModel, task: EvaluationTask) -> tuple[dict[str, _ItemLists], Counter[str], float]:
     """Each system's lists, the product's first; by which paths the product made its own, and in how many seconds."""
-    recommender = Recommender(model)
-    sources = _sources(model)
+    recommender, requests = Recommender(model), task.requests
+    repeats = task.kind == "repeat"
+    sources = [*_sources(model), *(_history_sources(model) if repeats else ())]
     available: BoolArray = model.catalogue.frame[AVAILABLE].to_numpy(bool)
     lists: dict[str, _ItemLists] = {name: [] for name in (PRODUCT, *(source.name for source in sources))}
     strategies: Counter[str] = Counter()
@@ -126,8 +138,9 @@ def _answer(model: FittedModel, requests: Sequence[Request]) -> tuple[dict[str, 
         lists[PRODUCT] += [[item.item_id for item in answer.items] for answer in answers]
         strategies.update(answer.strategy for answer in answers)
         histories = recommender.histories(chunk)
+        blocked = ItemSets.empty(len(histories)) if repeats else histories.seen
         for source in sources:
-            lists[source.name] += _source_lists(source, histories, model.catalogue.items.ids, available)
+            lists[source.name] += _source_lists(source, histories, blocked, model.catalogue.items.ids, available)
     return lists, strategies, seconds
 
 
@@ -139,10 +152,19 @@ def _sources(model: FittedModel) -> list[_Source]:
     return sources
 
 
+def _history_sources(model: FittedModel) -> tuple[CandidateSource, ...]:
+    """What offers items of the history: the model's own sources, or "buy it again" where it has learned no repeats."""
+    return model.repeats.sources if model.repeats else BUY_AGAIN
+
+
 def _source_lists(
-    source: _Source, histories: Histories, ids: npt.NDArray[np.object_], available: BoolArray
+    source: _Source,
+    histories: Histories,
+    blocked: ItemSets,
+    ids: npt.NDArray[np.object_],
+    available: BoolArray,
 ) -> _ItemLists:
     """What the source alone would show: ranked by its own score, filled up by nothing."""
-    top = source.scores(histories)[""].top(LIST_LENGTH, histories.seen, None if available.all() else available)
+    top = source.scores(histories)[""].top(LIST_LENGTH, blocked, None if available.all() else available)
     bounds = np.searchsorted(top.query_rows, np.arange(1, len(histories)))
     return [part.tolist() for part in np.split(ids[top.item_rows], bounds)]

@@ -14,6 +14,7 @@ from recsys.errors import SettingsError
 from recsys.manifest import plain, product_version
 from recsys.metrics import Floats, Interval, PairedDifference
 from recsys.model import FittedModel
+from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.splits import LIST_LENGTH, EvaluationTask
 
 NDCG = "ndcg@10"
@@ -93,6 +94,13 @@ class Evaluation:
         """The source with the highest NDCG@10: chosen on these very queries, so it is a hard opponent."""
         return self.sources[0]
 
+    @property
+    def against_buy_again(self) -> dict[str, PairedDifference]:
+        """How far the product's NDCG@10 is above each "buy it again"; empty for tasks that leave out the history."""
+        names = [source.name for source in BUY_AGAIN]
+        rivals = [source for source in self.sources if source.name in names]
+        return {rival.name: difference(self.product, rival, self.task, self.seed) for rival in rivals}
+
     def compare(self, other: Evaluation) -> PairedDifference:
         """How far this product's NDCG@10 is above the other's; SettingsError where the queries differ."""
         if (self.task.users, self.task.truths) != (other.task.users, other.task.truths):
@@ -111,6 +119,7 @@ class Evaluation:
                 "task": task_facts(self.task),
                 "systems": [system.to_json() for system in self.systems],
                 "against_best_source": {"source": self.best_source.name} | _difference_facts(self.against_best_source),
+                "against_buy_again": {name: _difference_facts(d) for name, d in self.against_buy_again.items()},
                 "strategies": self.strategies,
                 "seconds": self.seconds,
                 "seed": self.seed,

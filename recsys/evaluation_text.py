@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from recsys.evaluation_result import COVERAGE_K, NDCG, Evaluation, task_facts
+from recsys.metrics import PairedDifference
 from recsys.splits import EvaluationTask
 
 _WIDTH = 120
@@ -43,7 +44,10 @@ def iso(seconds: float) -> str:
 def _parts(evaluation: Evaluation) -> Iterator[RenderableType]:
     yield _headline(evaluation.task)
     yield _systems_table(evaluation)
-    yield _verdict(evaluation)
+    yield _verdict(f"its best source, {evaluation.best_source.name}", evaluation.against_best_source)
+    for name, found in evaluation.against_buy_again.items():
+        if name != evaluation.best_source.name:
+            yield _verdict(name, found)
     yield from _training_lines(evaluation)
 
 
@@ -67,11 +71,10 @@ def _systems_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _verdict(evaluation: Evaluation) -> str:
-    found = evaluation.against_best_source
+def _verdict(rival: str, found: PairedDifference) -> str:
     opening = _VERDICTS.get(found.verdict, "is not clearly different from")
     return (
-        f"The product {opening} its best source, {evaluation.best_source.name}: {NDCG} {found.difference:+.4f} "
+        f"The product {opening} {rival}: {NDCG} {found.difference:+.4f} "
         f"({found.interval.low:+.4f} to {found.interval.high:+.4f}, p = {found.p_value:.3f})"
     )
 

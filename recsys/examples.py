@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from features.builder import FeatureBuilder, FeatureMatrix
+from features.cycles import RepeatFeatures
 from features.errors import SettingsError
+from features.item_sets import ItemSets
 from features.runs import rank_in_run
 from features.settings import Settings as ComponentSettings
 from ranking.base import Ranker
 from ranking.examples import RankingExamples
+from recsys.model import history_sources
 from recsys.retrieval.base import CandidateSource, FitData
+from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.wiring import SOURCES
 from recsys.scoring import CHUNK, candidates_with_features, mean_ndcg
 from recsys.settings import Settings
@@ -22,14 +28,44 @@ from recsys.windows import LabelWindow
 BoolRows = npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class FittedWindow:
+    """`sources` and `features` fitted on `data`, which is what was known before a label window."""
+
+    data: FitData
+    sources: tuple[CandidateSource, ...]
+    features: FeatureBuilder
+
+    @classmethod
+    def fit(
+        cls,
+        data: FitData,
+        chosen: Mapping[str, ComponentSettings],
+        settings: Settings,
+        ready: Mapping[str, CandidateSource] | None = None,
+    ) -> Self:
+        """The chosen sources and the features of lists that leave out the history; `ready`: see `fit_sources`."""
+        features = FeatureBuilder.fit(data.catalogue, data.events, data.weights, data.embeddings, settings.features)
+        return cls(data, fit_sources(chosen, data, ready), features)
+
+    def parts(
+        self, settings: Settings, *, repeats: bool
+    ) -> tuple[tuple[CandidateSource, ...], FeatureBuilder | RepeatFeatures]:
+        """The sources and the features of lists that may (`repeats`) or may not hold items of the history."""
+        if not repeats:
+            return self.sources, self.features
+        source = RepeatSource.fit(self.data, settings.retrieval.repeat)
+        return (*self.sources, *history_sources(source)), RepeatFeatures(self.features, source.cycles)
+
+
 def fit_sources(
-    chosen: Mapping[str, ComponentSettings], data: FitData, fitted_already: Mapping[str, CandidateSource] | None = None
+    chosen: Mapping[str, ComponentSettings], data: FitData, ready: Mapping[str, CandidateSource] | None = None
 ) -> tuple[CandidateSource, ...]:
-    """The chosen sources fitted on `data`, less the text sources of a catalogue without text. Those `fitted_already` on
-    the same data with the same settings are not fitted again.
+    """The chosen sources fitted on `data`, less the text sources of a catalogue without text. Those that are `ready`,
+    fitted on the same data with the same settings, are not fitted again.
     """
-    ready = fitted_already or {}
-    fitted = (ready.get(name) or SOURCES[name].fit(data, settings) for name, settings in chosen.items())
+    known = ready or {}
+    fitted = (known.get(name) or SOURCES[name].fit(data, settings) for name, settings in chosen.items())
     usable = tuple(source for source in fitted if source is not None)
     if not usable:
         raise SettingsError(f"sources: {', '.join(chosen)} work on texts, and this catalogue has none; add popularity")
@@ -45,29 +81,20 @@ def held_out_lists(windows: Sequence[LabelWindow], share: float, seed: int) -> l
 
 
 def window_examples(
-    data: FitData,
-    chosen: Mapping[str, ComponentSettings],
-    window: LabelWindow,
-    held_out: BoolRows,
-    settings: Settings,
-    number: int,
-    fitted: Mapping[str, CandidateSource] | None = None,
+    fitted: FittedWindow, window: LabelWindow, held_out: BoolRows, settings: Settings, number: int
 ) -> tuple[RankingExamples, RankingExamples]:
-    """(training, held-out) examples of one window. `data` must be the window's known events. Lists in which no
-    source found a label are left out; training lists keep a part of their negatives, held-out lists all. `fitted`: see
-    `fit_sources`.
+    """(training, held-out) examples of one window, from what was `fitted` on its known events. Lists in which no
+    source found a label are left out; training lists keep a part of their negatives, held-out lists all.
     """
-    check_no_leak(data, window)
-    sources = fit_sources(chosen, data, fitted)
-    features = FeatureBuilder.fit(data.catalogue, data.events, data.weights, data.embeddings, settings.features)
+    check_no_leak(fitted.data, window)
+    sources, features = fitted.parts(settings, repeats=window.repeats)
     rng = np.random.default_rng((settings.seed, number))
     parts: tuple[list[RankingExamples], list[RankingExamples]] = ([], [])
     for start in range(0, len(window), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(window)))
         histories = window.histories.at_rows(rows)
-        found, matrix = candidates_with_features(
-            sources, features, histories, settings.retrieval.per_source, histories.seen
-        )
+        blocked = ItemSets.empty(len(histories)) if window.repeats else histories.seen
+        found, matrix = candidates_with_features(sources, features, histories, settings.retrieval.per_source, blocked)
         lists = found.pairs.query_rows
         labels = window.labels(rows[lists], found.pairs.item_rows)
         for out, part in zip((False, True), parts, strict=True):
@@ -80,7 +107,9 @@ def window_examples(
 
 
 def check_no_leak(data: FitData, window: LabelWindow) -> None:
-    """ValueError where `data` holds an event that a label window may not know."""
+    """ValueError where `data` holds an event that a label window may not know: one from its start on, a
+    labelled pair (where labels may not be repeats), or one of a list's user from the list's moment on.
+    """
     late = int((data.events.times >= window.as_of).sum()) if data.events.has_clock else 0
     if late:
         raise ValueError(
@@ -90,9 +119,14 @@ def check_no_leak(data: FitData, window: LabelWindow) -> None:
     lists = np.repeat(np.arange(len(window)), window.num_labels)
     labelled = window.users[lists] * num_items + window.label_items
     known = data.events.user_rows.astype(np.int64) * num_items + data.events.item_rows
-    leaked = int(np.isin(labelled, known).sum())
+    leaked = 0 if window.repeats else int(np.isin(labelled, known).sum())
     if leaked:
         raise ValueError(f"{leaked} labelled (user, item) pairs are among the events that sources would be fitted on")
+    newest = np.full(data.num_users, -np.inf)
+    np.maximum.at(newest, data.events.user_rows, data.events.times)
+    early = int((newest[window.users] >= window.times).sum())
+    if early:
+        raise ValueError(f"the events that sources would be fitted on reach the moments of {early} lists")
 
 
 def compare(ranker: Ranker, held_out: RankingExamples) -> dict[str, float]:

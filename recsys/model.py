@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from features.builder import FeatureBuilder
+from features.cycles import RepeatFeatures
 from features.tables import Catalogue, IdIndex
 from ranking.base import Ranker
 from recsys.retrieval.base import CandidateSource
+from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.retrieval.popularity import PopularitySource
+from recsys.retrieval.repeat import RepeatSource
 from recsys.settings import Settings
 
 OTHER_KINDS = "*"
@@ -36,6 +39,34 @@ class StoredHistories:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """What makes a list: candidates, their features, their order."""
+
+    sources: tuple[CandidateSource, ...]
+    features: FeatureBuilder | RepeatFeatures
+    ranker: Ranker
+
+
+@dataclass(frozen=True)
+class RepeatModel:
+    """What has been learned of repeats: the source of what is due, and a ranker whose labels held repeats."""
+
+    source: RepeatSource
+    ranker: Ranker
+
+    @property
+    def sources(self) -> tuple[CandidateSource, ...]:
+        """All that offer items of the history."""
+        return history_sources(self.source)
+
+
+def history_sources(source: RepeatSource) -> tuple[CandidateSource, ...]:
+    """The learned source and the plain orders, in the order in which ties between them are broken."""
+    sources: tuple[Any, ...] = (source, *BUY_AGAIN)  # each takes settings of its own, which mypy holds against it
+    return sources
+
+
+@dataclass(frozen=True)
 class FittedModel:
     """All parts are immutable. `fallback` answers where there is no history and
     fills lists up. `trained_until`: time of the newest event known (unix seconds; 0 without a clock).
@@ -43,6 +74,7 @@ class FittedModel:
     `encoder` is the TextEncoder (None where there is no text, and in a model loaded for serving, which needs none).
     `kind_weights` maps the event types to their weights in training (the largest that occurred: 1). `report` holds
     JSON-able facts of the training run: chosen source settings, window metrics, encoder scores, stage seconds.
+    `repeats` answers where a list may hold items of the history (None: the data show too few repeats to learn from).
     """
 
     catalogue: Catalogue
@@ -59,3 +91,11 @@ class FittedModel:
     fingerprint: str = ""
     report: Mapping[str, Any] = field(default_factory=dict)
     bundle_version: str = ""
+    repeats: RepeatModel | None = None
+
+    def chain(self, exclude_seen: bool) -> Chain:
+        """What answers a request that does or doesn't exclude the items of the history."""
+        if exclude_seen or self.repeats is None:
+            return Chain(self.sources, self.features, self.ranker)
+        features = RepeatFeatures(self.features, self.repeats.source.cycles)
+        return Chain((*self.sources, *self.repeats.sources), features, self.repeats.ranker)

@@ -16,9 +16,10 @@ from features.builder import FeatureMatrix
 from features.histories import Histories
 from features.item_sets import ItemSets
 from features.tables import AVAILABLE, TITLE, BoolArray
+from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from recsys.errors import RequestError
-from recsys.model import OTHER_KINDS, FittedModel
+from recsys.model import OTHER_KINDS, Chain, FittedModel
 from recsys.requests import BARE_ID, HistoryEvent, Recommendation, RecommendedItem, Request
 from recsys.retrieval.merge import Candidates
 from recsys.scoring import CHUNK, candidates_with_features
@@ -68,9 +69,9 @@ class Recommender:
         """One answer a request, in their order; each the same as if it had been asked alone."""
         for request in requests:
             self._check(request)
-        by_filters = sorted(range(len(requests)), key=lambda k: requests[k].filters)
+        kinds = [(request.filters, self._excludes_seen(request)) for request in requests]
         answers: dict[int, Recommendation] = {}
-        for filters, same in groupby(by_filters, key=lambda k: requests[k].filters):
+        for (filters, _), same in groupby(sorted(range(len(requests)), key=lambda k: kinds[k]), key=lambda k: kinds[k]):
             numbers = list(same)
             for start in range(0, len(numbers), CHUNK):
                 chunk = numbers[start : start + CHUNK]
@@ -87,7 +88,7 @@ class Recommender:
         score (TreeSHAP, largest mean magnitude first). RequestError where no LambdaMART ranker answers the
         request.
         """
-        ranker = self.model.ranker
+        ranker = self._chain(request).ranker
         answer = self.recommend(request)
         if not hasattr(ranker, "contributions") or answer.strategy != "ranked":
             raise RequestError(
@@ -106,11 +107,18 @@ class Recommender:
         order = table[list(matrix.names)].abs().mean().sort_values(ascending=False, kind="stable").index
         return table[["item_id", "title", "score", *order]]
 
+    def _excludes_seen(self, request: Request) -> bool:
+        return self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
+
+    def _chain(self, request: Request) -> Chain:
+        return self.model.chain(self._excludes_seen(request))
+
     def _answer(self, requests: list[Request], allowed: BoolArray) -> list[Recommendation]:
+        """Requests that agree on whether the history is excluded: one chain answers them."""
         histories = [self._history(request) for request in requests]
         found, matrix = self._candidates(requests, histories, allowed)
         empty = np.array([not len(h.events[0]) for h in histories])
-        scores = self._scores(matrix, empty)
+        scores = self._scores(self._chain(requests[0]).ranker, matrix, empty)
         item_rows, query_rows = found.pairs.item_rows, found.pairs.query_rows
         order = np.lexsort((self._id_order[item_rows], -scores, query_rows))
         bounds = np.searchsorted(query_rows[order], np.arange(len(requests) + 1))
@@ -122,9 +130,9 @@ class Recommender:
             for k in range(len(requests))
         ]
 
-    def _scores(self, matrix: FeatureMatrix, empty: BoolArray) -> npt.NDArray[np.float64]:
+    def _scores(self, ranker: Ranker, matrix: FeatureMatrix, empty: BoolArray) -> npt.NDArray[np.float64]:
         """Rounded scores of all pairs; lists without a history go by popularity."""
-        scores = self.model.ranker.score(matrix)
+        scores = ranker.score(matrix)
         if empty.any():
             pairs = empty[matrix.query_rows]
             chosen = matrix.select(pairs)
@@ -138,7 +146,8 @@ class Recommender:
         blocked = ItemSets.of([self._hidden(*asked) for asked in zip(requests, histories, strict=True)])
         per_source = self.model.settings.retrieval.per_source
         mask = None if allowed.all() else allowed
-        return candidates_with_features(self.model.sources, self.model.features, built, per_source, blocked, mask)
+        chain = self._chain(requests[0])
+        return candidates_with_features(chain.sources, chain.features, built, per_source, blocked, mask)
 
     def _list(
         self,
@@ -179,10 +188,11 @@ class Recommender:
     def _strategy(self, request: Request, history: _History) -> tuple[str, str]:
         """Which path answers, and why where it is not the ranker's."""
         if len(history.events[0]):
-            kind = self.model.ranker.kind
-            if kind == "lambdamart":
+            ranker = self._chain(request).ranker
+            if ranker.kind == "lambdamart":
                 return "ranked", ""
-            return "by_score", str(self.model.report.get("ranker_reason", "the settings say so"))
+            learned = self.model.report if ranker is self.model.ranker else self.model.report["repeats"]
+            return "by_score", str(learned.get("ranker_reason", "the settings say so"))
         if history.unknown:
             return "popular", f"none of the {history.unknown} items of the history is in the catalogue"
         if request.user is None or request.history is not None:
@@ -275,9 +285,9 @@ class Recommender:
 
     def _hidden(self, request: Request, history: _History) -> npt.NDArray[np.int64]:
         """What the list must not hold: the history (unless told otherwise) and what the request excludes."""
-        hide = self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
         named = self.model.catalogue.items.rows(list(request.exclude))
-        return np.concatenate([history.seen if hide else history.seen[:0], named[named >= 0]])
+        seen = history.seen if self._excludes_seen(request) else history.seen[:0]
+        return np.concatenate([seen, named[named >= 0]])
 
     def _compute_mask(self, filters: tuple[tuple[str, str], ...]) -> BoolArray:
         """(n_items,) bool: available, and for each filtered column one of its values matches."""

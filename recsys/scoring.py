@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.builder import FeatureBuilder, FeatureMatrix
+from features.cycles import RepeatFeatures
 from features.histories import Histories
 from features.item_sets import ItemSets
 from features.runs import rank_in_run
@@ -21,7 +22,7 @@ CHUNK = 256
 
 def candidates_with_features(
     sources: Sequence[CandidateSource],
-    features: FeatureBuilder,
+    features: FeatureBuilder | RepeatFeatures,
     histories: Histories,
     per_source: int,
     blocked: ItemSets,

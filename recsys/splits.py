@@ -4,14 +4,17 @@ static  one list a user at the time T, the 90 % quantile of all event times; tru
 live    the same T. One list before each moment at which a user acts (all events of one user with one timestamp are one
         moment: they have no order), from the history strictly before it; truth = the new items of that moment.
 loo     leave-one-out by each user's own order; truth = the last new item, and training sees all but the last two.
+repeat  the moments of live; truth = every liked item of the moment, those of the history too, and the lists may hold
+        them. Without a clock: the last moment of each user, and training sees all but that.
 
-New means not in the history, whatever the event. Every request carries its history and leaves it out of the list.
+New means not in the history, whatever the event. Every request carries its history and, but for repeat, leaves it out
+of the list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Literal, Self
@@ -19,13 +22,14 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from features.interactions import EventSettings, event_weights
 from features.runs import rank_in_run, run_lengths, run_starts
 from features.tables import BoolArray, Clock, Dataset, Events, FloatArray
 from recsys.errors import SettingsError
 from recsys.requests import HistoryEvent, Request
 
-TaskKind = Literal["static", "live", "loo"]
-TASKS: tuple[TaskKind, ...] = ("static", "live", "loo")
+TaskKind = Literal["static", "live", "loo", "repeat"]
+TASKS: tuple[TaskKind, ...] = ("static", "live", "loo", "repeat")
 LIST_LENGTH = 50
 """Length of the lists that are asked for: the longest cut-off of the metrics."""
 _Rows = npt.NDArray[np.int64]
@@ -34,7 +38,8 @@ _Rows = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class EvaluationTask:
     """`train` is all that a model may learn from. `requests`, `truths` (item ids) and `users` have one entry a query;
-    `cold` are the items of the catalogue without a training event; `cut` is T in unix seconds, None for loo."""
+    `cold` are the items of the catalogue without a training event; `cut` is T in unix seconds, None without a
+    clock and for loo."""
 
     kind: TaskKind
     train: Dataset
@@ -48,16 +53,29 @@ class EvaluationTask:
         return len(self.requests)
 
 
-def split(dataset: Dataset, task: str | None = None, quantile: float = 0.9, per_user: int = 10) -> EvaluationTask:
+def split(
+    dataset: Dataset,
+    task: str | None = None,
+    quantile: float = 0.9,
+    per_user: int = 10,
+    event_settings: EventSettings | None = None,
+) -> EvaluationTask:
     """The task of that kind (None: live with a clock, else loo) over all of the data set's events.
 
-    `quantile` sets T; a user has at most `per_user` queries in `live`, at the earliest moments. Queries are ordered by
-    user row, then time. SettingsError where the kind is unknown or needs a clock that the data lack.
+    `quantile` sets T; a user has at most `per_user` queries in `live` and `repeat`, at the earliest moments;
+    `event_settings` say what is liked in `repeat`. Queries are ordered by user row, then time. SettingsError where the
+    kind is unknown or needs a clock that the data lack.
     """
     kind = _kind(dataset.events, task)
     if kind == "loo":
         return _leave_one_out(dataset)
-    return _by_time(dataset, kind, quantile, per_user)
+    timeline = _Timeline.of(dataset.events, len(dataset.catalogue))
+    if kind == "repeat":
+        liked = np.asarray(event_weights(dataset.events, event_settings or EventSettings()) > 0)
+        timeline = replace(timeline, is_truth=liked[timeline.rows])
+        if not dataset.events.has_clock:
+            return _last_moments(dataset, timeline)
+    return _by_time(dataset, timeline, kind, quantile, per_user)
 
 
 def _kind(events: Events, task: str | None) -> TaskKind:
@@ -68,9 +86,10 @@ def _kind(events: Events, task: str | None) -> TaskKind:
             break
     else:
         raise SettingsError(f"task {task!r} is not known; allowed are {', '.join(TASKS)}")
-    if kind != "loo" and not events.has_clock:
+    if kind in ("static", "live") and not events.has_clock:
         raise SettingsError(
-            f"task {task!r} needs a clock, but the events have no timestamp, only each user's own order; use loo"
+            f"task {task!r} needs a clock, but the events have no timestamp, only each user's own order; use loo or "
+            "repeat"
         )
     return kind
 
@@ -78,27 +97,28 @@ def _kind(events: Events, task: str | None) -> TaskKind:
 @dataclass(frozen=True)
 class _Timeline:
     """Events by user, then time; events of one moment keep the order of the file. `rows` are their positions in the
-    data set's events, `is_new` marks the first event of each (user, item)."""
+    data set's events; `is_truth` marks what can be asked for: the first event of each (user, item), or, for repeat,
+    every liked event."""
 
     rows: _Rows
     users: npt.NDArray[np.integer]
     items: npt.NDArray[np.integer]
     times: FloatArray
-    is_new: BoolArray
+    is_truth: BoolArray
 
     @classmethod
     def of(cls, events: Events, num_items: int) -> Self:
         rows = np.lexsort((events.times, events.user_rows))
         users, items = events.user_rows[rows], events.item_rows[rows]
-        is_new = np.zeros(len(rows), dtype=bool)
-        is_new[np.unique(users.astype(np.int64) * num_items + items, return_index=True)[1]] = True
-        return cls(rows, users, items, events.times[rows], is_new)
+        is_truth = np.zeros(len(rows), dtype=bool)
+        is_truth[np.unique(users.astype(np.int64) * num_items + items, return_index=True)[1]] = True
+        return cls(rows, users, items, events.times[rows], is_truth)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def select(self, mask: BoolArray) -> _Timeline:
-        return _Timeline(self.rows[mask], self.users[mask], self.items[mask], self.times[mask], self.is_new[mask])
+        return _Timeline(self.rows[mask], self.users[mask], self.items[mask], self.times[mask], self.is_truth[mask])
 
     @cached_property
     def user_starts(self) -> _Rows:
@@ -117,16 +137,17 @@ class _Timeline:
         """For each event, the position of its user's first event."""
         return np.repeat(self.user_starts, run_lengths(self.users))
 
-    def num_new(self, starts: _Rows, stops: _Rows) -> _Rows:
-        """How many events are new in each range of positions."""
-        running = np.concatenate([[0], np.cumsum(self.is_new)])
+    def num_truths(self, starts: _Rows, stops: _Rows) -> _Rows:
+        """How many events can be asked for in each range of positions."""
+        running = np.concatenate([[0], np.cumsum(self.is_truth)])
         counts: _Rows = running[stops] - running[starts]
         return counts
 
 
 @dataclass(frozen=True)
 class _Queries:
-    """For each query, positions in a timeline: its history is starts:stops, its truth the new events of stops:ends."""
+    """For each query, positions in a timeline: its history is starts:stops, its truth what `is_truth` marks of
+    stops:ends."""
 
     starts: _Rows
     stops: _Rows
@@ -137,13 +158,12 @@ class _Queries:
         return _Queries(self.starts[mask], self.stops[mask], self.ends[mask], self.at[mask])
 
 
-def _by_time(dataset: Dataset, kind: TaskKind, quantile: float, per_user: int) -> EvaluationTask:
+def _by_time(dataset: Dataset, timeline: _Timeline, kind: TaskKind, quantile: float, per_user: int) -> EvaluationTask:
     events = dataset.events
     cut = float(np.quantile(events.times, quantile)) if len(events) else 0.0
-    timeline = _Timeline.of(events, len(dataset.catalogue))
     queries = _at_the_cut(timeline, cut) if kind == "static" else _before_moments(timeline, cut)
-    queries = queries.select((queries.stops > queries.starts) & (timeline.num_new(queries.stops, queries.ends) > 0))
-    if kind == "live":
+    queries = queries.select((queries.stops > queries.starts) & (timeline.num_truths(queries.stops, queries.ends) > 0))
+    if kind != "static":
         queries = queries.select(rank_in_run(queries.starts) < per_user)
     return _task(kind, dataset, events.before(cut), timeline, queries, cut)
 
@@ -163,11 +183,26 @@ def _before_moments(timeline: _Timeline, cut: float) -> _Queries:
     return queries.select(np.asarray(queries.at >= cut))
 
 
+def _last_moments(dataset: Dataset, timeline: _Timeline) -> EvaluationTask:
+    """Each user's last moment, asked of those who have another before it; only the users' own orders are used."""
+    starts, last = timeline.user_starts, timeline.moment_starts
+    ends = _stops(starts, len(timeline))
+    stops = last[np.searchsorted(last, ends) - 1]
+    queries = _Queries(starts, stops, ends, np.full(len(starts), np.nan)).select(stops > starts)
+    known = np.ones(len(timeline), bool)
+    for stop, end in zip(queries.stops.tolist(), queries.ends.tolist(), strict=True):
+        known[stop:end] = False
+    train = np.zeros(len(timeline), bool)
+    train[timeline.rows[known]] = True
+    asked = queries.select(timeline.num_truths(queries.stops, queries.ends) > 0)
+    return _task("repeat", dataset, dataset.events.select(train), timeline, asked, None)
+
+
 def _leave_one_out(dataset: Dataset) -> EvaluationTask:
     """Each user's distinct items by first touch. Of data with a clock, too, only the order is used: users are cut at
     different times, so a clock shared between them would show the future of one in the past of another."""
     timeline = _Timeline.of(dataset.events, len(dataset.catalogue))
-    timeline = timeline.select(timeline.is_new)
+    timeline = timeline.select(timeline.is_truth)
     starts = timeline.user_starts
     ends = _stops(starts, len(timeline))
     queries = _Queries(starts, ends - 1, ends, np.full(len(starts), np.nan)).select(ends - starts >= 3)
@@ -194,9 +229,9 @@ def _task(
     has_events = np.zeros(len(ids), dtype=bool)
     has_events[train.item_rows] = True
     users = tuple(str(user) for user in dataset.users.ids[timeline.users[queries.starts]])
-    histories = _histories(dataset, timeline, queries, with_times=cut is not None)
+    histories = _histories(dataset, timeline, queries, with_times=kind != "loo")
     requests = tuple(
-        Request(str(n), user, history, at=None if cut is None else at, n=LIST_LENGTH, exclude_seen=True)
+        Request(str(n), user, history, at=None if cut is None else at, n=LIST_LENGTH, exclude_seen=kind != "repeat")
         for n, (user, history, at) in enumerate(zip(users, histories, queries.at.tolist(), strict=True))
     )
     truths = tuple(_truths(dataset, timeline, queries))
@@ -223,7 +258,7 @@ def _histories(
 def _truths(dataset: Dataset, timeline: _Timeline, queries: _Queries) -> Iterator[frozenset[str]]:
     ids = dataset.catalogue.items.ids
     for stop, end in zip(queries.stops.tolist(), queries.ends.tolist(), strict=True):
-        yield frozenset(ids[timeline.items[stop:end][timeline.is_new[stop:end]]])
+        yield frozenset(ids[timeline.items[stop:end][timeline.is_truth[stop:end]]])
 
 
 def _stops(starts: _Rows, length: int) -> _Rows:

@@ -26,10 +26,12 @@ from ranking.by_score import ByScoreRanker
 from ranking.examples import RankingExamples
 from ranking.lambdamart import LambdaMartRanker
 from recsys.choosing import choose_settings, first_choice
-from recsys.examples import compare, fit_sources, held_out_lists, window_examples
-from recsys.model import OTHER_KINDS, FittedModel, StoredHistories
+from recsys.examples import FittedWindow, compare, fit_sources, held_out_lists, window_examples
+from recsys.model import OTHER_KINDS, FittedModel, RepeatModel, StoredHistories
 from recsys.retrieval.base import CandidateSource, FitData
+from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
+from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings
 from recsys.threads import limit_threads
@@ -48,6 +50,9 @@ class _Run:
     dataset: Dataset
     settings: Settings
     report: dict[str, Any] = field(default_factory=lambda: {"seconds": {}})
+    ready: dict[int, dict[str, CandidateSource]] = field(default_factory=dict)
+    """Sources that choosing settings has fitted already, by the number of events known."""
+    fitted: dict[int, FittedWindow] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -65,6 +70,16 @@ class _Run:
             self.dataset.catalogue, events, len(self.dataset.users), self.settings.events, embeddings,
             self.settings.seed, self.settings.threads,
         )  # fmt: skip
+
+    def fit_window(
+        self, window: LabelWindow, chosen: dict[str, ComponentSettings], embeddings: F32 | None
+    ) -> FittedWindow:
+        """What is fitted before a window: once, as lists with and without repeats share it."""
+        key = len(window.known)  # the known events of an older window are fewer
+        if key not in self.fitted:
+            data = self.fit_data(window.known, embeddings)
+            self.fitted[key] = FittedWindow.fit(data, chosen, self.settings, self.ready.get(key))
+        return self.fitted[key]
 
 
 def train(dataset: Dataset, settings: Settings | None = None) -> FittedModel:
@@ -85,17 +100,22 @@ def _train(run: _Run) -> FittedModel:
         windows = label_windows(events, len(dataset.catalogue), settings.examples, settings.events, settings.seed)
     encoder, embeddings = _text(run, windows[-1].known if windows else events)
     with run.stage("choose source settings"):
-        chosen, fitted = _choose(run, windows, embeddings)
-    ranker = _fit_ranker(run, windows, chosen, fitted, embeddings)
-    fitted.clear()  # the memory is needed for the sources fitted on everything
+        chosen = _choose(run, windows, embeddings)
+    ranker = _fit_ranker(run, windows, chosen, embeddings)
+    repeat_ranker = _fit_repeat_ranker(run, windows, chosen, embeddings)
+    run.fitted.clear()  # the memory is needed for the sources fitted on everything
+    run.ready.clear()
     with run.stage("refit sources on everything"):
         data = run.fit_data(events, embeddings)
         sources = fit_sources(chosen, data)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
+        repeats = None
+        if repeat_ranker is not None:
+            repeats = RepeatModel(RepeatSource.fit(data, settings.retrieval.repeat), repeat_ranker)
     return FittedModel(
         dataset.catalogue, dataset.users, _stored(dataset, data.weights), sources, fallback, features, ranker, settings,
-        _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report,
+        _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report, repeats=repeats,
     )  # fmt: skip
 
 
@@ -133,27 +153,23 @@ def _text(run: _Run, known: Events) -> tuple[TextEncoder | None, F32 | None]:
         return encoder, on_grid(encoder.encode(texts), items=True)
 
 
-def _choose(
-    run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None
-) -> tuple[dict[str, ComponentSettings], dict[str, CandidateSource]]:
-    """Each source's settings, chosen on the oldest window, which fits the least data, and the sources fitted there."""
+def _choose(run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None) -> dict[str, ComponentSettings]:
+    """Each source's settings, chosen on the oldest window, which fits the least data; what was fitted there stays
+    ready.
+    """
     offered = {name: getattr(run.settings.retrieval, name) for name in run.settings.sources}
     if not windows:
-        return {name: first_choice(settings) for name, settings in offered.items()}, {}
+        return {name: first_choice(settings) for name, settings in offered.items()}
     window = windows[-1]
     data = run.fit_data(window.known, embeddings)
     choices = {name: choose_settings(SOURCES[name], settings, data, window) for name, settings in offered.items()}
     run.report["sources"] = {name: choice.report() for name, choice in choices.items()}
-    fitted = {name: choice.source for name, choice in choices.items() if choice.source is not None}
-    return {name: choice.settings for name, choice in choices.items()}, fitted
+    run.ready[len(window.known)] = {name: c.source for name, c in choices.items() if c.source is not None}
+    return {name: choice.settings for name, choice in choices.items()}
 
 
 def _fit_ranker(
-    run: _Run,
-    windows: Sequence[LabelWindow],
-    chosen: dict[str, ComponentSettings],
-    fitted: dict[str, CandidateSource],
-    embeddings: F32 | None,
+    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> Ranker:
     """LambdaMART on the windows' examples, or the best source's order where that can't be learned or is no better."""
     settings = run.settings
@@ -166,34 +182,59 @@ def _fit_ranker(
         few = f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
         return _by_score(run, order, few)
     with run.stage("make ranking examples"):
-        train_part, test_part = _examples(run, windows, chosen, fitted, embeddings)
+        train_part, test_part = _examples(run, windows, chosen, embeddings)
     if min(len(train_part), len(test_part)) < MIN_FOUND:
         return _by_score(run, order, "the sources find too few of the labelled items")
     with run.stage("fit ranker"):
         return _learned(run, train_part, test_part, order)
 
 
+def _fit_repeat_ranker(
+    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
+) -> Ranker | None:
+    """A ranker for lists that may hold what was seen, learned from such lists of the same `windows`; None where there
+    are few repeats, or no ranker is to be learned.
+    """
+    settings = run.settings
+    if settings.ranker == "by_score":
+        return None
+    with run.stage("repeat windows"):
+        lists = _with_repeats(run, windows)
+    num_lists = sum(len(window) for window in lists)
+    share = sum(window.num_with_repeat for window in lists) / max(num_lists, 1)
+    own = dataclasses.replace(run, report={"lists": num_lists, "share_with_repeat": round(share, 4)})
+    run.report["repeats"] = own.report
+    logger.info("repeats: in %.1f %% of %d labelled lists", 100 * share, num_lists)
+    if num_lists < settings.examples.min_lists or share < settings.examples.min_repeat_share:
+        return None
+    with run.stage("make repeat examples"):
+        train_part, test_part = _examples(own, lists, chosen, embeddings)
+    if min(len(train_part), len(test_part)) < MIN_FOUND:
+        return None
+    with run.stage("fit repeat ranker"):
+        order = [RepeatSource.name, *(source.name for source in BUY_AGAIN), *chosen]
+        return _learned(own, train_part, test_part, order)
+
+
+def _with_repeats(run: _Run, windows: Sequence[LabelWindow]) -> list[LabelWindow]:
+    """The windows' twins with repeats among the labels; the encoder has seen what came before other windows."""
+    settings, dataset = run.settings, run.dataset
+    twins = label_windows(
+        dataset.events, len(dataset.catalogue), settings.examples, settings.events, settings.seed, repeats=True
+    )
+    known = {len(window.known) for window in windows}
+    return [twin for twin in twins if len(twin.known) in known]
+
+
 def _examples(
-    run: _Run,
-    windows: Sequence[LabelWindow],
-    chosen: dict[str, ComponentSettings],
-    fitted: dict[str, CandidateSource],
-    embeddings: F32 | None,
+    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> tuple[RankingExamples, RankingExamples]:
-    """(training, held-out) examples of all windows, each from sources fitted before it (`fitted`: the oldest's)."""
+    """(training, held-out) examples of all windows, each from sources fitted before it."""
     held_out = held_out_lists(windows, run.settings.lambdamart.share_held_out, run.settings.seed)
-    parts = [
-        window_examples(
-            run.fit_data(w.known, embeddings),
-            chosen,
-            w,
-            out,
-            run.settings,
-            number,
-            fitted if w is windows[-1] else None,
-        )
-        for number, (w, out) in enumerate(zip(windows, held_out, strict=True))
-    ]
+    parts = []
+    for number, (window, out) in enumerate(zip(windows, held_out, strict=True)):
+        fitted = run.fit_window(window, chosen, embeddings)
+        parts.append(window_examples(fitted, window, out, run.settings, number))
     train_part, test_part = ([part[side] for part in parts] for side in (0, 1))
     return RankingExamples.concatenate(train_part), RankingExamples.concatenate(test_part)
 

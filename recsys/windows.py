@@ -44,6 +44,13 @@ class ExampleSettings(Settings):
     min_lists: int = 50
     """With fewer lists than this there is nothing to learn from, and the best source's order is used."""
 
+    min_repeat_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the labelled moments that hold an item of the history from which on repeats are learned, by a ranker
+    of their own.
+    """
+    max_repeat_lists: int = Field(default=10_000, ge=1)
+    """Lists that ranker learns from, at most; its sources and windows are those of the other."""
+
     @model_validator(mode="after")
     def _leave_something(self) -> Self:
         if self.windows * self.window_share >= 1:
@@ -54,7 +61,9 @@ class ExampleSettings(Settings):
 @dataclass(frozen=True)
 class LabelWindow:
     """`known`: what sources may be fitted on. List q has history q of `histories` and the labels
-    label_items[label_indptr[q]:label_indptr[q + 1]]; `users` (n_lists,) int64.
+    label_items[label_indptr[q]:label_indptr[q + 1]]; `users` (n_lists,) int64; `times` (n_lists,) float64 is when its
+    moment was, unix seconds or the user's own order. Where `repeats`, items of the history are labels too, and may be
+    in the lists.
     """
 
     known: Events
@@ -63,6 +72,8 @@ class LabelWindow:
     users: npt.NDArray[np.int64]
     label_indptr: npt.NDArray[np.int64]
     label_items: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
+    repeats: bool = False
 
     def __len__(self) -> int:
         return len(self.users)
@@ -71,6 +82,14 @@ class LabelWindow:
     def num_labels(self) -> npt.NDArray[np.int64]:
         """Labels of each list, (n_lists,)."""
         return np.diff(self.label_indptr)
+
+    @property
+    def num_with_repeat(self) -> int:
+        """Lists with a label that is in their history."""
+        lists = np.repeat(np.arange(len(self)), self.num_labels)
+        seen, num_items = self.histories.seen, self.histories.num_items
+        known = np.repeat(np.arange(len(self)), np.diff(seen.indptr)) * num_items + seen.item_rows
+        return len(np.unique(lists[np.isin(lists * num_items + self.label_items, known)]))
 
     @cached_property
     def _truth(self) -> npt.NDArray[np.int64]:
@@ -96,19 +115,30 @@ class _Moments:
 
 
 def label_windows(
-    events: Events, num_items: int, settings: ExampleSettings, event_settings: EventSettings, seed: int
+    events: Events,
+    num_items: int,
+    settings: ExampleSettings,
+    event_settings: EventSettings,
+    seed: int,
+    *,
+    repeats: bool = False,
 ) -> list[LabelWindow]:
-    """The label windows of `events`, newest first; an empty list where the data have no moment to learn from."""
+    """The label windows of `events`, newest first; an empty list where the data have no moment to learn from. With
+    `repeats` the windows are the same, and what is taken again is a label too.
+    """
     if not len(events):
         return []
     rng = np.random.default_rng(seed)
     weights = event_weights(events, event_settings)
     moments = _moments(events)
     plans = _clock_plans(events, moments, settings) if events.has_clock else [_order_plan(events, moments, settings)]
+    max_lists = settings.max_repeat_lists if repeats else settings.max_lists
     windows = []
     for known, as_of, chosen in plans:
-        sampled = _sample(chosen, moments.users, settings.moments_per_user, settings.max_lists // len(plans), rng)
-        window = _window(events, weights, moments, sampled, known, as_of, num_items, event_settings.history_limit)
+        sampled = _sample(chosen, moments.users, settings.moments_per_user, max_lists // len(plans), rng)
+        window = _window(
+            events, weights, moments, sampled, known, as_of, num_items, event_settings.history_limit, repeats
+        )
         if len(window):
             windows.append(window)
     return windows
@@ -178,14 +208,18 @@ def _window(
     as_of: float,
     num_items: int,
     history_limit: int,
+    repeats: bool,
 ) -> LabelWindow:
-    """Histories and labels of the chosen moments; a moment without anything new and liked makes no list."""
+    """Histories and labels of the chosen moments; a moment without anything liked (and, without `repeats`, new) makes
+    no list.
+    """
     rows, orders, likes, labels, kept = [], [], [], [], []
     for moment in chosen:
         begin, start, stop = moments.user_starts[moment], moments.starts[moment], moments.stops[moment]
         past, now = moments.order[begin:start], moments.order[start:stop]
         wanted = np.unique(events.item_rows[now[weights[now] > 0]])
-        wanted = wanted[~np.isin(wanted, events.item_rows[past])]
+        if not repeats:
+            wanted = wanted[~np.isin(wanted, events.item_rows[past])]
         if not len(wanted):
             continue
         past = past[-history_limit:]
@@ -194,9 +228,9 @@ def _window(
         likes.append(weights[past])
         labels.append(wanted)
         kept.append(moment)
-    times = events.times[moments.order[moments.starts[kept]]] if kept else np.empty(0)
+    times = events.times[moments.order[moments.starts[kept]]].astype(np.float64) if kept else np.empty(0)
     at = times if events.has_clock else np.full(len(kept), np.nan)
     histories = Histories.build(rows, orders, likes, at, num_items, np.full(len(kept), events.has_clock))
     label_indptr = np.cumsum([0, *(len(wanted) for wanted in labels)])
     label_items = np.concatenate([np.empty(0, np.int64), *labels])
-    return LabelWindow(known, as_of, histories, moments.users[kept], label_indptr, label_items)
+    return LabelWindow(known, as_of, histories, moments.users[kept], label_indptr, label_items, times, repeats)

@@ -252,3 +252,35 @@ def _leave_one_out(rows):
         if item not in order[user]:
             order[user].append(item)
     return sorted((user, tuple(items[:-1]), items[-1]) for user, items in order.items() if len(items) >= 3)
+
+
+def test_repeat_asks_before_the_moments_of_live_for_all_that_was_liked():
+    """Time 8 of u is a repeat of a, which live leaves out; the lists may hold what was seen."""
+    task = split(dataset(WORLD), "repeat", quantile=0.5)
+    assert [(q[0], q[1], q[3]) for q in queries(task)] == [
+        ("u", 6, "c"), ("u", 7, "de"), ("u", 8, "a"), ("u", 9, "f"), ("w", 11, "c"),
+    ]  # fmt: skip
+    assert [q[2] for q in queries(task)][2][-1] == ("e", 7)
+    assert not any(request.exclude_seen for request in task.requests)
+    assert triples(task) == triples(split(dataset(WORLD), "live", quantile=0.5))
+
+
+def test_repeat_asks_for_liked_items_only():
+    """A purchase that is cancelled within the moment's other events is neither asked for nor forgotten."""
+    from features.interactions import EventSettings
+
+    rows = [*WORLD, ("u", "g", 9, "purchase")]
+    settings = EventSettings(weights={"view": 0.0, "purchase": 1.0})
+    task = split(dataset(rows), "repeat", quantile=0.5, event_settings=settings)
+    assert [(q[0], q[1], q[3]) for q in queries(task)] == [("u", 9, "g")]
+    assert len(queries(task)[0][2]) == 6
+
+
+def test_repeat_without_a_clock_asks_for_the_last_moment():
+    """w's two moments and v's two; x has only one. Training sees all others, and what was one basket stays one."""
+    task = split(dataset(WORLD, "sequence"), "repeat")
+    assert [(q[0], q[1], q[3]) for q in queries(task)] == [("u", None, "f"), ("v", None, "c"), ("w", None, "c")]
+    assert {q[0]: q[2] for q in queries(task)}["v"] == (("a", 3), ("b", 3))
+    assert len(triples(task)) == len(WORLD) - 3
+    assert ("x", "d", 5) in triples(task)
+    assert task.cut is None

@@ -12,6 +12,7 @@ from recsys.retrieval.linear import LinearSettings, LinearSource
 from recsys.retrieval.neighbours import NeighboursSettings, NeighboursSource
 from recsys.retrieval.new_items import NewItemsSettings, NewItemsSource
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
+from recsys.retrieval.repeat import RepeatSettings
 from recsys.retrieval.sequence import SequenceSource
 from recsys.retrieval.sequence_settings import SequenceSettings
 from recsys.retrieval.text_profile import TextProfileSettings, TextProfileSource
@@ -40,3 +41,4 @@ class RetrievalSettings(Settings):
     text_profile: TextProfileSettings = TextProfileSettings()
     new_items: NewItemsSettings = NewItemsSettings()
     popularity: PopularitySettings = PopularitySettings()
+    repeat: RepeatSettings = RepeatSettings()

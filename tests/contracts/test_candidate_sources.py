@@ -13,14 +13,21 @@ import scipy.sparse as sp
 from features.grid import on_grid
 from features.histories import Histories
 from features.interactions import EventSettings
+from features.item_sets import ItemSets
 from features.runs import Pairs
+from features.settings import Settings as ComponentSettings
 from features.state import load_state, save_state
 from features.tables import Dataset
 from recsys.choosing import first_choice
 from recsys.retrieval.base import FitData
+from recsys.retrieval.buy_again import FrequencySource, RecencySource
+from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.scores import Scores
 from recsys.retrieval.wiring import SOURCES, RetrievalSettings
 from recsys.settings import Settings
+
+HISTORY_SOURCES = {kind.name: kind for kind in (RepeatSource, FrequencySource, RecencySource)}
+ALL: dict[str, Any] = SOURCES | HISTORY_SOURCES
 
 
 def shelf_embeddings(dataset: Dataset) -> np.ndarray:
@@ -41,10 +48,10 @@ def fit_data(tiny_dataset: Dataset) -> FitData:
 
 
 def fitted(name: str, data: FitData, retrieval: RetrievalSettings) -> Any:
-    return SOURCES[name].fit(data, first_choice(getattr(retrieval, name)))
+    return ALL[name].fit(data, first_choice(getattr(retrieval, name, ComponentSettings())))
 
 
-@pytest.fixture(params=sorted(SOURCES))
+@pytest.fixture(params=sorted(ALL))
 def source(request: pytest.FixtureRequest, fit_data: FitData, tiny_settings: Settings) -> Any:
     return fitted(request.param, fit_data, tiny_settings.retrieval)
 
@@ -106,10 +113,15 @@ def test_save_and_load_change_nothing(source: Any, tiny_dataset: Dataset, tmp_pa
 
 
 def test_fitting_twice_gives_the_same(source: Any, fit_data: FitData, tiny_settings: Settings) -> None:
-    again = fitted(source.name, fit_data, tiny_settings.retrieval)
-    for field in dataclasses.fields(source):
-        first, second = getattr(source, field.name), getattr(again, field.name)
-        if sp.issparse(first):
+    assert_same(source, fitted(source.name, fit_data, tiny_settings.retrieval))
+
+
+def assert_same(one: Any, other: Any) -> None:
+    for field in dataclasses.fields(one):
+        first, second = getattr(one, field.name), getattr(other, field.name)
+        if dataclasses.is_dataclass(first):
+            assert_same(first, second)
+        elif sp.issparse(first):
             assert (first != second).nnz == 0
         elif isinstance(first, np.ndarray):
             np.testing.assert_array_equal(first, second)
@@ -127,6 +139,19 @@ def test_a_space_reader_is_offered_space(
     assert all(tiny_dataset.catalogue.items.ids[row].startswith("space") for row in top.item_rows)
 
 
+@pytest.mark.parametrize("name", sorted(HISTORY_SOURCES))
+def test_sources_of_the_history_offer_it_and_nothing_else(
+    name: str, fit_data: FitData, tiny_settings: Settings, tiny_dataset: Dataset
+) -> None:
+    asked = histories(tiny_dataset, *NAMES)
+    scores = fitted(name, fit_data, tiny_settings.retrieval).scores(asked)[""]
+    found = dense(scores, len(NAMES), len(tiny_dataset.catalogue))
+    for row in range(len(NAMES)):
+        np.testing.assert_array_equal(np.flatnonzero(found[row] > 0), asked.seen.row(row))
+    assert len(scores.top(50, ItemSets.empty(len(NAMES))).item_rows) == len(asked.seen.item_rows)
+    assert not len(scores.top(50, asked.seen).item_rows)
+
+
 def test_transitions_offer_the_next_book(fit_data: FitData, tiny_settings: Settings, tiny_dataset: Dataset) -> None:
     asked = histories(tiny_dataset, ["space-03", "space-04", "space-05"])
     top = fitted("transitions", fit_data, tiny_settings.retrieval).scores(asked)["last"].top(1, asked.seen)
@@ -136,7 +161,7 @@ def test_transitions_offer_the_next_book(fit_data: FitData, tiny_settings: Setti
 def test_no_source_needs_events(tiny_settings: Settings, fit_data: FitData, tiny_dataset: Dataset) -> None:
     nothing = dataclasses.replace(fit_data, events=fit_data.events.before(0.0))
     asked = histories(tiny_dataset, *NAMES)
-    for name in SOURCES:
+    for name in ALL:
         top = fitted(name, nothing, tiny_settings.retrieval).scores(asked)[""].top(5, asked.seen)
         assert np.isin(top.query_rows, range(4)).all()
 
