@@ -41,11 +41,7 @@ def _agreement(found: Candidates) -> dict[str, FloatArray]:
     ranks = {name: values for name, values in found.columns.items() if name.endswith(":rank")}
     if not ranks:
         return {}
-    stacked = np.stack(list(ranks.values()), axis=1)
-    out: dict[str, FloatArray] = {
-        "sources:count": np.asarray((~np.isnan(stacked)).sum(axis=1), np.float32),
-        "sources:fusion": np.asarray(np.nan_to_num(1 / (60 + stacked)).sum(axis=1), np.float32),
-    }
+    out = agreement(np.stack(list(ranks.values()), axis=1))
     starts, lengths = found.pairs.starts, found.pairs.lengths
     for name in ranks:
         score = found.columns[name.replace(":rank", ":score")]
@@ -53,6 +49,14 @@ def _agreement(found: Candidates) -> dict[str, FloatArray]:
         share = np.where(best > 0, 1 / np.where(best > 0, best, 1), 0)
         out[name.replace(":rank", ":relative")] = np.asarray(score * np.repeat(share, lengths), np.float32)
     return out
+
+
+def agreement(ranks: FloatArray) -> dict[str, FloatArray]:
+    """What the sources' ranks (n_pairs, n_sources), NaN where one did not offer the item, say together."""
+    return {
+        "sources:count": np.asarray((~np.isnan(ranks)).sum(axis=1), np.float32),
+        "sources:fusion": np.asarray(np.nan_to_num(1 / (60 + ranks)).sum(axis=1), np.float32),
+    }
 
 
 def mean_ndcg(query_rows: IntArray, labels: FloatArray, num_labels: IntArray, k: int = 10) -> float:

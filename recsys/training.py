@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from features.settings import Settings as ComponentSettings
 from features.tables import Dataset, Events
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
-from ranking.examples import RankingExamples
+from ranking.examples import SplitExamples
 from ranking.lambdamart import LambdaMartRanker
 from recsys.choosing import choose_settings, first_choice
 from recsys.examples import compare, fit_sources, held_out_lists, window_examples
@@ -48,6 +48,8 @@ class _Run:
     dataset: Dataset
     settings: Settings
     report: dict[str, Any] = field(default_factory=lambda: {"seconds": {}})
+    keep_examples: bool = False
+    examples: SplitExamples | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -67,16 +69,48 @@ class _Run:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class TrainingArtifacts:
+    """A fitted model, what it was fitted on, and the examples its ranker learned from (None where it learned none)."""
+
+    model: FittedModel
+    dataset: Dataset
+    examples: SplitExamples | None
+
+
 def train(dataset: Dataset, settings: Settings | None = None) -> FittedModel:
     """Fit encoder, sources, features and ranker on `dataset`; see `FittedModel`. Deterministic for one seed and
     thread count.
     """
     run = _Run(dataset, settings or Settings())
     with limit_threads(run.settings.threads):
+        return _train(run).model
+
+
+def train_with_examples(dataset: Dataset, settings: Settings | None = None) -> TrainingArtifacts:
+    """`train`, which also hands out the ranker's examples: a gigabyte or two on large data, so let go of them soon."""
+    run = _Run(dataset, settings or Settings(), keep_examples=True)
+    with limit_threads(run.settings.threads):
         return _train(run)
 
 
-def _train(run: _Run) -> FittedModel:
+def refit_ranker(trained: TrainingArtifacts, examples: SplitExamples, sources: Sequence[str]) -> Ranker:
+    """The ranker that `train` would have learned from `examples`, which are what is left of `trained.examples`, where
+    `sources` (by name) are all there are.
+    """
+    model = trained.model
+    run = _Run(trained.dataset, model.settings)
+    with limit_threads(run.settings.threads):
+        return _learned(run, examples, best_first(sources, model.report))
+
+
+def best_first(sources: Sequence[str], report: Mapping[str, Any]) -> list[str]:
+    """The names of the sources, the best one alone on the label window first; the order given breaks ties."""
+    alone = {name: found["window_ndcg@10"] or 0.0 for name, found in report.get("sources", {}).items()}
+    return sorted(sources, key=lambda name: -alone.get(name, 0.0))
+
+
+def _train(run: _Run) -> TrainingArtifacts:
     settings = run.settings
     dataset = acted_on(run.dataset, settings.events)
     run = dataclasses.replace(run, dataset=dataset)
@@ -92,10 +126,11 @@ def _train(run: _Run) -> FittedModel:
         sources = fit_sources(chosen, data)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
-    return FittedModel(
+    model = FittedModel(
         dataset.catalogue, dataset.users, _stored(dataset, data.weights), sources, fallback, features, ranker, settings,
         _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report,
     )  # fmt: skip
+    return TrainingArtifacts(model, dataset, run.examples)
 
 
 def _popularity_settings(chosen: dict[str, ComponentSettings], settings: Settings) -> PopularitySettings:
@@ -149,8 +184,7 @@ def _fit_ranker(
 ) -> Ranker:
     """LambdaMART on the windows' examples, or the best source's order where that can't be learned or is no better."""
     settings = run.settings
-    alone = {name: report["window_ndcg@10"] or 0.0 for name, report in run.report.get("sources", {}).items()}
-    order = sorted(chosen, key=lambda name: -alone.get(name, 0.0))
+    order = best_first(list(chosen), run.report)
     if settings.ranker == "by_score":
         return _by_score(run, order, "the settings say so")
     num_lists = sum(len(window) for window in windows)
@@ -158,28 +192,30 @@ def _fit_ranker(
         few = f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
         return _by_score(run, order, few)
     with run.stage("make ranking examples"):
-        train_part, test_part = _examples(run, windows, chosen, embeddings)
-    if min(len(train_part), len(test_part)) < MIN_FOUND:
-        return _by_score(run, order, "the sources find too few of the labelled items")
+        examples = _examples(run, windows, chosen, embeddings)
+    run.examples = examples if run.keep_examples else None
     with run.stage("fit ranker"):
-        return _learned(run, train_part, test_part, order)
+        return _learned(run, examples, order)
 
 
 def _examples(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
-) -> tuple[RankingExamples, RankingExamples]:
-    """(training, held-out) examples of all windows, each from sources fitted before it."""
+) -> SplitExamples:
+    """The examples of all windows, each from sources fitted before it."""
     held_out = held_out_lists(windows, run.settings.lambdamart.share_held_out, run.settings.seed)
     parts = [
         window_examples(run.fit_data(w.known, embeddings), chosen, w, out, run.settings, number)
         for number, (w, out) in enumerate(zip(windows, held_out, strict=True))
     ]
     train_part, test_part = ([part[side] for part in parts] for side in (0, 1))
-    return RankingExamples.concatenate(train_part), RankingExamples.concatenate(test_part)
+    return SplitExamples.joined(train_part, test_part)
 
 
-def _learned(run: _Run, train_part: RankingExamples, test_part: RankingExamples, order: Sequence[str]) -> Ranker:
+def _learned(run: _Run, examples: SplitExamples, order: Sequence[str]) -> Ranker:
     """The forest, stopped and judged on held-out users, then fitted on all; their best source where it is better."""
+    train_part, test_part = examples.train, examples.held_out
+    if min(len(train_part), len(test_part)) < MIN_FOUND:
+        return _by_score(run, order, "the sources find too few of the labelled items")
     settings, seed, threads = run.settings.lambdamart, run.settings.seed, run.settings.threads
     stopped = LambdaMartRanker.fit(train_part, test_part, settings, seed, threads)
     scores = compare(stopped, test_part)
@@ -190,9 +226,8 @@ def _learned(run: _Run, train_part: RankingExamples, test_part: RankingExamples,
     logger.info(verdict)
     if scores["ranker"] < scores[best]:
         return _by_score(run, [best, *order], verdict)
-    everything = RankingExamples.concatenate([train_part, test_part])
     num_trees = max(stopped.num_trees, settings.min_trees)
-    final = LambdaMartRanker.fit_trees(everything, num_trees, settings, seed, threads)
+    final = LambdaMartRanker.fit_trees(examples.everything, num_trees, settings, seed, threads)
     run.report["ranker"]["gains"] = dict(list(final.gains().items())[:30])
     return final
 
