@@ -32,6 +32,8 @@ from recsys.training import TrainingArtifacts, best_first, refit_ranker, train
 from recsys.variants import ItemLists, Row, item_lists, product_lists, variant_row
 
 logger = logging.getLogger(__name__)
+RESEEDED = Ablation("ranker of another seed", frozenset())
+"""Nothing is taken away: the size of a difference that means nothing."""
 
 
 @dataclass
@@ -45,13 +47,13 @@ class _Variant:
 
 
 def ablation_rows(trained: TrainingArtifacts, evaluation: Evaluation) -> list[Row]:
-    """One row (see `variant_row`) for each source and each group of features that is taken away. `trained` made the
-    model that `evaluation` judged. Beside the examples there is one reduced copy of them at a time, and the candidates
-    of one chunk of queries.
+    """One row (see `variant_row`) for the product with a ranker of another seed, then for each source and each group of
+    features that is taken away. `trained` made the model that `evaluation` judged. Beside the examples there is one
+    reduced copy of them at a time, and the candidates of one chunk of queries.
     """
     requests = evaluation.task.requests
     full = Recommender(trained.model)
-    planned = ablations(full.candidates(requests[:1]).matrix.names)
+    planned = [RESEEDED, *ablations(full.candidates(requests[:1]).matrix.names)]
     if trained.examples is None:
         logger.info("no ranker was learned, so no group of features can be missed")
         planned = [ablation for ablation in planned if ablation.source is not None]
@@ -106,6 +108,8 @@ def _fitted(trained: TrainingArtifacts, ablation: Ablation) -> _Variant:
 def _ranker(trained: TrainingArtifacts, ablation: Ablation, sources: Sequence[str]) -> Ranker:
     if trained.examples is None:
         return ByScoreRanker(tuple(best_first(sources, trained.model.report)))
+    if ablation is RESEEDED:
+        return refit_ranker(trained, trained.examples, sources, seed=trained.model.settings.seed + 1)
     return refit_ranker(trained, ablated_examples(trained.examples, ablation), sources)
 
 

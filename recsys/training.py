@@ -94,14 +94,16 @@ def train_with_examples(dataset: Dataset, settings: Settings | None = None) -> T
         return _train(run)
 
 
-def refit_ranker(trained: TrainingArtifacts, examples: SplitExamples, sources: Sequence[str]) -> Ranker:
+def refit_ranker(
+    trained: TrainingArtifacts, examples: SplitExamples, sources: Sequence[str], seed: int | None = None
+) -> Ranker:
     """The ranker that `train` would have learned from `examples`, which are what is left of `trained.examples`, where
-    `sources` (by name) are all there are.
+    `sources` (by name) are all there are; `seed` (default: the model's) is the forest's alone.
     """
-    model = trained.model
-    run = _Run(trained.dataset, model.settings)
-    with limit_threads(run.settings.threads):
-        return _learned(run, examples, best_first(sources, model.report))
+    settings = trained.model.settings
+    run = _Run(trained.dataset, settings if seed is None else settings.model_copy(update={"seed": seed}))
+    with limit_threads(settings.threads):
+        return _learned(run, examples, best_first(sources, trained.model.report))
 
 
 def best_first(sources: Sequence[str], report: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import world
 from features.builder import FeatureMatrix
 from features.tables import Dataset
 from ranking.examples import RankingExamples, SplitExamples
-from recsys.ablations import _fitted, _left_of, ablated_examples, retrained_rows
+from recsys.ablations import RESEEDED, _fitted, _left_of, ablated_examples, retrained_rows
 from recsys.errors import SettingsError
 from recsys.evaluation import Evaluation, evaluate, render
 from recsys.feature_groups import Ablation, ablations
@@ -39,8 +39,11 @@ def planned(trained: TrainingArtifacts) -> list[Ablation]:
 def test_training_hands_out_what_its_ranker_learned_from(trained: TrainingArtifacts) -> None:
     """So the ranker that is fitted on it again is the model's own."""
     assert trained.examples is not None
-    ranker: Any = refit_ranker(trained, trained.examples, [s.name for s in trained.model.sources])
-    assert ranker.model_text == trained.model.ranker.model_text  # type: ignore[attr-defined]
+    sources = [source.name for source in trained.model.sources]
+    refitted: list[Any] = [refit_ranker(trained, trained.examples, sources, seed) for seed in (None, 0, 1)]
+    same = [ranker.model_text == trained.model.ranker.model_text for ranker in refitted]  # type: ignore[attr-defined]
+    assert same == [True, True, False]
+    assert _fitted(trained, RESEEDED).recommender.model.ranker == refitted[2]
     assert np.shares_memory(trained.examples.train.features.values, trained.examples.everything.features.values)
 
 
@@ -84,7 +87,7 @@ def test_rows_are_those_of_the_variants_lists(tiny_dataset: Dataset, tiny_settin
     evaluation = evaluate(tiny_dataset, tiny_settings, experiments=["ablations"])
     trained = train_with_examples(split(tiny_dataset).train, tiny_settings)
     rows = {row["name"]: row for row in evaluation.ablations}
-    assert list(rows) == [ablation.name for ablation in planned(trained)]
+    assert list(rows) == [RESEEDED.name, *(ablation.name for ablation in planned(trained))]
     ablation = planned(trained)[1]
     alone = evaluate(tiny_dataset, task="live", model=_fitted(trained, ablation).recommender.model)
     row = rows[ablation.name]
