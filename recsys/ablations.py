@@ -36,13 +36,12 @@ RESEEDED = Ablation("ranker of another seed", frozenset())
 """Nothing is taken away: the size of a difference that means nothing."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Variant:
-    """The product after an ablation, what it answers and what it costs."""
+    """The product after an ablation, and the seconds that it took to make."""
 
     ablation: Ablation
     recommender: Recommender
-    lists: ItemLists
     seconds: float
 
 
@@ -59,8 +58,8 @@ def ablation_rows(trained: TrainingArtifacts, evaluation: Evaluation) -> list[Ro
         planned = [ablation for ablation in planned if ablation.source is not None]
     variants = [_fitted(trained, ablation) for ablation in planned]
     with limit_threads(1):
-        _answer(full, variants, requests)
-    return [variant_row(v.ablation.name, v.lists, evaluation, v.seconds) for v in variants]
+        answered = _answers(full, variants, requests)
+    return [variant_row(v.ablation.name, *answer, evaluation) for v, answer in zip(variants, answered, strict=True)]
 
 
 def retrained_rows(evaluation: Evaluation) -> list[Row]:
@@ -75,7 +74,7 @@ def retrained_rows(evaluation: Evaluation) -> list[Row]:
             logger.info("ablation %s is left out: %s", name, error)
             continue
         lists = product_lists(model, evaluation.task.requests)
-        rows.append(variant_row(name, lists, evaluation, time.perf_counter() - started))
+        rows.append(variant_row(name, lists, time.perf_counter() - started, evaluation))
     return rows
 
 
@@ -102,7 +101,7 @@ def _fitted(trained: TrainingArtifacts, ablation: Ablation) -> _Variant:
     sources = tuple(source for source in model.sources if source.name != ablation.source)
     ranker = _ranker(trained, ablation, [source.name for source in sources])
     recommender = Recommender(dataclasses.replace(model, sources=sources, ranker=ranker))
-    return _Variant(ablation, recommender, [], time.perf_counter() - started)
+    return _Variant(ablation, recommender, time.perf_counter() - started)
 
 
 def _ranker(trained: TrainingArtifacts, ablation: Ablation, sources: Sequence[str]) -> Ranker:
@@ -113,14 +112,19 @@ def _ranker(trained: TrainingArtifacts, ablation: Ablation, sources: Sequence[st
     return refit_ranker(trained, ablated_examples(trained.examples, ablation), sources)
 
 
-def _answer(full: Recommender, variants: Sequence[_Variant], requests: Sequence[Request]) -> None:
-    """Every variant's lists, from candidates and features that are found once."""
+def _answers(
+    full: Recommender, variants: Sequence[_Variant], requests: Sequence[Request]
+) -> list[tuple[ItemLists, float]]:
+    """Every variant's lists, from candidates and features that are found once, and its seconds in all."""
+    lists: list[ItemLists] = [[] for _ in variants]
+    seconds = [variant.seconds for variant in variants]
     for start in range(0, len(requests), CHUNK):
         asked = full.candidates(requests[start : start + CHUNK])
-        for variant in variants:
+        for k, variant in enumerate(variants):
             started = time.perf_counter()
-            variant.lists += item_lists(variant.recommender.rank(_left_of(asked, variant.ablation)))
-            variant.seconds += time.perf_counter() - started
+            lists[k] += item_lists(variant.recommender.rank(_left_of(asked, variant.ablation)))
+            seconds[k] += time.perf_counter() - started
+    return list(zip(lists, seconds, strict=True))
 
 
 def _left_of(asked: RequestCandidates, ablation: Ablation) -> RequestCandidates:

@@ -27,11 +27,12 @@ def with_embeddings(model: FittedModel, embeddings: F32) -> FittedModel:
     """`model` over `embeddings` (n_items, embedding_size) float32, unit rows on the item grid: in every component,
     however deep, the field `embeddings` is replaced; one that has a method `with_embeddings` is asked instead.
     """
-    sources = tuple(_replaced(source, embeddings) for source in model.sources)
-    return dataclasses.replace(model, sources=sources, features=_replaced(model.features, embeddings))
+    sources = tuple(replace_embeddings(source, embeddings) for source in model.sources)
+    return dataclasses.replace(model, sources=sources, features=replace_embeddings(model.features, embeddings))
 
 
-def _replaced(component: T, embeddings: F32) -> T:
+def replace_embeddings(component: T, embeddings: F32) -> T:
+    """One fitted component over other embeddings; see `with_embeddings`."""
     if isinstance(component, Embedded):
         replaced: T = component.with_embeddings(embeddings)
         return replaced
@@ -41,7 +42,7 @@ def _replaced(component: T, embeddings: F32) -> T:
         if field.name == _FIELD:
             changes[_FIELD] = _checked(embeddings, value)
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            changes[field.name] = _replaced(value, embeddings)
+            changes[field.name] = replace_embeddings(value, embeddings)
     return dataclasses.replace(component, **changes) if changes else component  # type: ignore[type-var]
 
 

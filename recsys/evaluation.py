@@ -73,12 +73,8 @@ def evaluate(
     settings = model.settings if model else settings or Settings()
     seed = settings.seed if seed is None else seed
     started = time.perf_counter()
-    if model:
-        _refuse_leaks(model, asked)
-        trained = TrainingArtifacts(model, asked.train, None)
-    else:
-        settings = settings.model_copy(update={"seed": seed})
-        trained = _train(asked.train, settings, keep_examples="ablations" in experiments)
+    settings = settings.model_copy(update={"seed": seed})
+    trained = _trained(asked, model, settings, keep_examples="ablations" in experiments)
     training_seconds = time.perf_counter() - started
     # One thread, as in batch and in service: the seconds are then those of a user, and sums round the same way.
     with limit_threads(1):
@@ -100,10 +96,14 @@ def _check_experiments(experiments: Collection[Experiment], model: FittedModel |
         raise SettingsError("ablations refit the ranker on its examples, which a given model has not kept; give none")
 
 
-def _train(dataset: Dataset, settings: Settings, *, keep_examples: bool) -> TrainingArtifacts:
-    if keep_examples:
-        return train_with_examples(dataset, settings)
-    return TrainingArtifacts(train(dataset, settings), dataset, None)
+def _trained(
+    task: EvaluationTask, model: FittedModel | None, settings: Settings, *, keep_examples: bool
+) -> TrainingArtifacts:
+    if model:
+        _refuse_leaks(model, task)
+    elif keep_examples:
+        return train_with_examples(task.train, settings)
+    return TrainingArtifacts(model or train(task.train, settings), task.train, None)
 
 
 def _with_experiments(

@@ -44,7 +44,7 @@ def robustness_rows(evaluation: Evaluation, lists: Sequence[Sequence[str]]) -> l
         logger.info("robustness, %s: embedding the noisy catalogue", name)
         noisy_model = with_embeddings(model, noisy_embeddings(model, catalogue))
         answers = product_lists(noisy_model, evaluation.task.requests)
-        row = variant_row(name, answers, evaluation, time.perf_counter() - started)
+        row = variant_row(name, answers, time.perf_counter() - started, evaluation)
         rows.append(row | _likeness(lists, answers))
     return rows
 

@@ -15,7 +15,7 @@ ItemLists = list[list[str]]
 Row = dict[str, Any]
 
 
-def variant_row(name: str, lists: Sequence[Sequence[str]], evaluation: Evaluation, seconds: float) -> Row:
+def variant_row(name: str, lists: Sequence[Sequence[str]], seconds: float, evaluation: Evaluation) -> Row:
     """`lists` are the variant's answers to the evaluation's requests. `difference` is its NDCG@10 less the product's,
     `low` to `high` the 95 % interval of a paired bootstrap clustered by user; `seconds` is what the variant cost.
     """
