@@ -12,7 +12,7 @@ import quality.__main__ as program
 import world
 from quality.document import markers
 from quality.plan import QualityTask
-from quality.runs import Run, RunFailedError, execute, finished
+from quality.runs import Run
 
 PLAN = """
 seeds = [0, 1]
@@ -57,6 +57,10 @@ def test_runs_once_and_writes_its_tables(place: Path, monkeypatch: pytest.Monkey
     assert text.count("\n\nprose\n\n") == len(REGIONS) - 1
     assert "| without transitions |" in text
     assert "| absent: no folder films here |" in text
+    made = [json.loads(path.read_text()) for path in sorted((place / "runs").glob("*.json"))]
+    assert [result["run"]["experiments"] for result in made] == [["ablations"], []]
+    assert all(result["evaluation"]["task"]["kind"] == "static" for result in made)
+    assert all(result["cost"]["seconds"] > 0 and result["cost"]["peak_mb"] > 50 for result in made)
     monkeypatch.setattr(program, "execute", lambda *_: pytest.fail("nothing is left to run"))
     again = call(place, "--only", "books")
     assert again.exit_code == 0, again.output
@@ -67,16 +71,25 @@ def test_runs_once_and_writes_its_tables(place: Path, monkeypatch: pytest.Monkey
     assert (place / "quality.md").read_text() == text
 
 
+def test_a_data_set_that_is_not_here_cannot_be_asked_for(place: Path) -> None:
+    refused = call(place, "--only", "book")
+    assert refused.exit_code == 2
+    assert (
+        "--only book: no such data set; here are books, ifdb_interactive_fiction, online_retail_uci" in refused.output
+    )
+
+
 def test_a_run_that_fails_is_said_and_the_others_go_on(place: Path) -> None:
     failed = call(place, "--only", "books", "--seed", "0", "--set", "retrieval.per_source=0")
     assert failed.exit_code == 2
     assert "per_source" in failed.output
-    done = call(
-        place, "--only", "books", "--seed", "0", "--set", "data.max_rejected=0", "--set", "sources=text_profile"
-    )
+    done = call(place, "--only", "books", "--seed", "0", "--set", "sources=text_profile")
     assert done.exit_code == 1
     assert "Books, static seed 0: exit code 2; see" in done.output
     assert "failed: seed 0" in (place / "quality.md").read_text()
+    kept = [path.suffix for path in (place / "runs").iterdir()]
+    assert kept == [".log"], "a log that says why, and no figures"
+    assert "work on texts" in next((place / "runs").iterdir()).read_text()
 
 
 def run(place: Path, **changes: object) -> Run:
@@ -100,20 +113,3 @@ def run(place: Path, **changes: object) -> Run:
 def test_what_decides_the_figures_decides_the_file(place: Path, change: dict[str, object]) -> None:
     assert run(place, **change).file_name != run(place).file_name
     assert run(place, data=place / "elsewhere").file_name == run(place).file_name
-
-
-def test_a_failed_run_leaves_a_log_and_no_figures(place: Path) -> None:
-    broken = run(place, data=place / "nowhere")
-    with pytest.raises(RunFailedError, match=r"exit code 2; see .*\.log"):
-        execute(broken, place / "runs")
-    assert finished(broken, place / "runs") is None
-    assert "nowhere" in (place / "runs" / broken.file_name).with_suffix(".log").read_text()
-
-
-def test_a_finished_run_says_what_it_took(place: Path) -> None:
-    made = execute(run(place), place / "runs")
-    assert made == finished(run(place), place / "runs")
-    assert json.loads(json.dumps(made)) == made
-    assert made["cost"]["seconds"] > 0
-    assert made["cost"]["peak_mb"] > 50
-    assert made["evaluation"]["task"]["kind"] == "static"

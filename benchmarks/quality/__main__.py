@@ -44,6 +44,8 @@ def main(
     try:
         plan = read_plan(plan_file)
         data = find_data([ROOT / "data", *roots, *_from_environment()])
+        if unknown := sorted(set(only) - set(data)):
+            raise ValueError(f"--only {unknown[0]}: no such data set; here are {', '.join(sorted(data))}")
         plan = Plan(with_found(plan.tasks, data), seeds or plan.seeds, plan.experiments)
         lines = [_line(task, plan, data, only, settings, runs, only_tables=only_tables) for task in plan.tasks]
         replace_text(document, with_regions(document.read_text(encoding="utf-8"), regions(lines)))
