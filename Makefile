@@ -15,7 +15,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do $$nam
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench notebooks clean
+.PHONY: help run test check bench quality notebooks clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | sort
@@ -41,6 +41,9 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and who may import whom
 bench: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## run the measurements in benchmarks/
 	@test -n "$(BENCHMARKS)" || echo "benchmarks/ has no program yet"
 	@for program in $(BENCHMARKS); do echo "== $$program" && $(BIN)/python $$program || exit 1; done
+
+quality: $(VENV)/.installed-dev  ## run all data sets (data/, QUALITY_DATA) and write docs/quality.md; hours, resumable; QUALITY_ARGS
+	@PYTHONPATH=benchmarks:$$PYTHONPATH $(BIN)/python -W ignore -m quality $(QUALITY_ARGS)
 
 notebooks: $(VENV)/.installed-dev  ## run the notebooks; what they show is kept in var/notebooks/
 	@mkdir -p var/notebooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,16 @@ class RankingExamples:
     def __len__(self) -> int:
         return len(self.groups)
 
+    def lists(self, start: int, stop: int) -> RankingExamples:
+        """The lists start..stop-1; their features and labels are views, not copies."""
+        low, high = int(self.groups[:start].sum()), int(self.groups[:stop].sum())
+        query_rows = self.features.query_rows[low:high] - start
+        features = FeatureMatrix(self.features.names, self.features.values[low:high], query_rows)
+        own = slice(start, stop)
+        return RankingExamples(
+            features, self.labels[low:high], self.groups[own], self.users[own], self.num_labels[own]
+        )  # fmt: skip
+
     @staticmethod
     def concatenate(parts: list[RankingExamples]) -> RankingExamples:
         """All lists of all parts, which must have the same features."""
@@ -39,3 +50,28 @@ class RankingExamples:
             features, np.concatenate([p.labels for p in parts]), groups,
             np.concatenate([p.users for p in parts]), np.concatenate([p.num_labels for p in parts]),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SplitExamples:
+    """`everything` there is to learn from: first `num_train` lists to fit, then those of other users, to stop and to
+    judge by. Both parts look into the one array.
+    """
+
+    everything: RankingExamples
+    num_train: int
+
+    @staticmethod
+    def joined(train: list[RankingExamples], held_out: list[RankingExamples]) -> SplitExamples:
+        """All lists of both sides; one copy of their features."""
+        return SplitExamples(RankingExamples.concatenate([*train, *held_out]), sum(map(len, train)))
+
+    @cached_property
+    def train(self) -> RankingExamples:
+        """The lists to fit."""
+        return self.everything.lists(0, self.num_train)
+
+    @cached_property
+    def held_out(self) -> RankingExamples:
+        """The lists of held-out users."""
+        return self.everything.lists(self.num_train, len(self.everything))

@@ -173,6 +173,9 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 @_events
 @click.option("--seed", type=click.IntRange(0), help="Replaces the setting seed.")
 @click.option("--json", "json_file", type=_file, help="Write all figures here too.")
+@click.option("--ablations", is_flag=True, help="Each source, each feature group, fine-tuning and text out in turn.")
+@click.option("--robustness", is_flag=True, help="Lists from noisy texts: typos, cut descriptions, HTML left in, ...")
+@click.option("--learning-curve", is_flag=True, help="Train on shares of the users, too.")
 @_settings_options
 def evaluate(
     data: Path,
@@ -180,6 +183,9 @@ def evaluate(
     events: str | None,
     seed: int | None,
     json_file: Path | None,
+    ablations: bool,
+    robustness: bool,
+    learning_curve: bool,
     file: Path | None,
     assignments: Sequence[str],
 ) -> None:
@@ -191,9 +197,10 @@ def evaluate(
     settings = load_settings(file, [*assignments, *([] if seed is None else [f"seed={seed}"])])
     dataset = _read(data, settings, events)
     limit_threads(settings.threads)
-    from recsys.evaluation import evaluate, render
+    from recsys.evaluation import EXPERIMENTS, evaluate, render
 
-    evaluation = evaluate(dataset, settings, task)
+    wanted = dict(zip(EXPERIMENTS, (ablations, robustness, learning_curve), strict=True))
+    evaluation = evaluate(dataset, settings, task, experiments=[name for name in EXPERIMENTS if wanted[name]])
     click.echo(render(evaluation))
     if json_file:
         replace_text(json_file, json.dumps(evaluation.to_json(), ensure_ascii=False, indent=1) + "\n")

@@ -6,10 +6,12 @@ catalogue, less the items of the history (but for the task repeat, which adds "b
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +19,28 @@ import numpy.typing as npt
 from features.histories import Histories
 from features.item_sets import ItemSets
 from features.tables import AVAILABLE, BoolArray, Dataset
+from recsys.ablations import ablation_rows, retrained_rows
 from recsys.errors import DataError, SettingsError
 from recsys.evaluation_result import Evaluation, SystemResult, difference
 from recsys.evaluation_text import iso, render
+from recsys.learning_curve import learning_curve_rows
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.retrieval.base import CandidateSource
 from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.retrieval.popularity import PopularitySource
+from recsys.robustness import robustness_rows
 from recsys.scoring import CHUNK
 from recsys.settings import Settings
 from recsys.splits import LIST_LENGTH, EvaluationTask, split
 from recsys.threads import limit_threads
-from recsys.training import train
+from recsys.training import TrainingArtifacts, train, train_with_examples
 
-__all__ = ["Evaluation", "SystemResult", "evaluate", "render"]
+__all__ = ["EXPERIMENTS", "Evaluation", "Experiment", "SystemResult", "evaluate", "render"]
+
+Experiment = Literal["ablations", "robustness", "learning_curve"]
+EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
+"""What `evaluate` can find out beside the comparison; each costs time."""
 
 PRODUCT = "product"
 _ItemLists = list[list[str]]
@@ -46,13 +55,16 @@ def evaluate(
     *,
     model: FittedModel | None = None,
     seed: int | None = None,
+    experiments: Collection[Experiment] = (),
 ) -> Evaluation:
     """Train on the task's train part and judge the lists.
 
     `task` is static, live, loo or repeat (None: live with a clock, else loo; see `recsys.splits`). `model` is judged
     instead of training one, with its own settings; SettingsError where it knows what it would be judged on. `seed`
-    replaces the settings' seed, in training and in resampling. DataError where the split leaves no query.
+    replaces the settings' seed, in training and in resampling. `experiments` are run afterwards; ablations need the
+    examples of a training run, so not with a given model. DataError where the split leaves no query.
     """
+    _check_experiments(experiments, model)
     settings = model.settings if model else settings or Settings()
     asked = split(dataset, task, event_settings=settings.events)
     if not len(asked):
@@ -63,17 +75,49 @@ def evaluate(
         )
     seed = settings.seed if seed is None else seed
     started = time.perf_counter()
-    if model:
-        _refuse_leaks(model, asked)
-    else:
-        model = train(asked.train, settings.model_copy(update={"seed": seed}))
-    trained = time.perf_counter() - started
+    settings = settings.model_copy(update={"seed": seed})
+    trained = _trained(asked, model, settings, keep_examples="ablations" in experiments)
+    training_seconds = time.perf_counter() - started
     # One thread, as in batch and in service: the seconds are then those of a user, and sums round the same way.
     with limit_threads(1):
-        lists, strategies, answered = _answer(model, asked)
+        lists, strategies, answered = _answer(trained.model, asked)
     logger.info("%d lists in %.1f s", len(asked), answered)
-    seconds = {"train": round(trained, 2), "answer": round(answered, 2)}
-    return _judge(asked, model, lists, strategies, seconds, seed)
+    seconds = {"train": round(training_seconds, 2), "answer": round(answered, 2)}
+    evaluation = _judge(asked, trained.model, lists, strategies, seconds, seed)
+    if "ablations" in experiments:
+        evaluation = dataclasses.replace(evaluation, ablations=tuple(ablation_rows(trained, evaluation)))
+    del trained  # its examples are large, and what follows trains anew
+    return _with_experiments(evaluation, lists[PRODUCT], experiments)
+
+
+def _check_experiments(experiments: Collection[Experiment], model: FittedModel | None) -> None:
+    unknown = sorted(set(experiments) - set(EXPERIMENTS))
+    if unknown:
+        raise SettingsError(f"unknown experiment {unknown[0]!r}; allowed are {', '.join(EXPERIMENTS)}")
+    if model and "ablations" in experiments:
+        raise SettingsError("ablations refit the ranker on its examples, which a given model has not kept; give none")
+
+
+def _trained(
+    task: EvaluationTask, model: FittedModel | None, settings: Settings, *, keep_examples: bool
+) -> TrainingArtifacts:
+    if model:
+        _refuse_leaks(model, task)
+    elif keep_examples:
+        return train_with_examples(task.train, settings)
+    return TrainingArtifacts(model or train(task.train, settings), task.train, None)
+
+
+def _with_experiments(
+    evaluation: Evaluation, lists: Sequence[Sequence[str]], experiments: Collection[Experiment]
+) -> Evaluation:
+    """The evaluation and what its further experiments found; `lists` are the product's."""
+    return dataclasses.replace(
+        evaluation,
+        ablations=(*evaluation.ablations, *retrained_rows(evaluation)) if "ablations" in experiments else (),
+        robustness=tuple(robustness_rows(evaluation, lists)) if "robustness" in experiments else (),
+        learning_curve=tuple(learning_curve_rows(evaluation)) if "learning_curve" in experiments else (),
+    )
 
 
 def _judge(

@@ -73,6 +73,8 @@ class Evaluation:
     `product` is the whole recommender; `sources` are its candidate sources and popularity, each alone, the best by
     NDCG@10 first. `model` is what was judged: it has seen the task's train part only. `strategies` counts the product's
     answers by the path that made them; `seconds` has the time of training (0 for a given model) and of its answers.
+    `ablations`, `robustness` and `learning_curve` hold plain rows (see `recsys.variants`, `recsys.robustness`,
+    `recsys.learning_curve`) where they were asked for.
     """
 
     task: EvaluationTask
@@ -83,6 +85,9 @@ class Evaluation:
     strategies: Mapping[str, int]
     seconds: Mapping[str, float]
     seed: int
+    ablations: tuple[Mapping[str, Any], ...] = ()
+    robustness: tuple[Mapping[str, Any], ...] = ()
+    learning_curve: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def systems(self) -> tuple[SystemResult, ...]:
@@ -126,6 +131,9 @@ class Evaluation:
                 "fingerprint": self.model.fingerprint,
                 "settings": self.model.settings.model_dump(mode="json"),
                 "training": self.model.report,
+                "ablations": self.ablations,
+                "robustness": self.robustness,
+                "learning_curve": self.learning_curve,
             }
         )
         return content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ _FIGURES = {
     "cold_recall@50": "cold@50",
 }
 """The further metrics that are shown, and the heads of their columns."""
+_HEADS = {"cold_recall@10": "cold@10", "train_users": "users", "train_events": "events"}
+"""The heads of columns of an experiment's table, where they are not the figure's own name."""
 _VERDICTS = {"better": "is better than", "worse": "is worse than"}
 
 
@@ -49,6 +51,41 @@ def _parts(evaluation: Evaluation) -> Iterator[RenderableType]:
         if name != evaluation.best_source.name:
             yield _verdict(name, found)
     yield from _training_lines(evaluation)
+    yield from _experiment_parts(evaluation)
+
+
+def _experiment_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
+    """A heading and a table for each experiment that found something."""
+    experiments = {
+        "Ablations (difference: without it, less the product)": evaluation.ablations,
+        "Noisy texts at answering time (difference: noisy, less the product)": evaluation.robustness,
+        "Learning curve (share: of the training users)": evaluation.learning_curve,
+    }
+    for heading, rows in experiments.items():
+        if rows:
+            yield f"\n{heading}"
+            yield _rows_table(rows)
+
+
+def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Plain rows of the same keys; the first column is their name."""
+    table = Table(*(_HEADS.get(key, key) for key in rows[0]))
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    for row in rows:
+        signed = {"difference", "low", "high"} if "difference" in row else set()
+        table.add_row(*(_cell(key, value, signed=key in signed) for key, value in row.items()))
+    return table
+
+
+def _cell(key: str, value: Any, *, signed: bool) -> str:
+    if key == "share":
+        return f"{value:.0%}"
+    if key == "seconds":
+        return f"{value:.1f}"
+    if signed:
+        return f"{value:+.4f}"
+    return _figure(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _headline(task: EvaluationTask) -> str:

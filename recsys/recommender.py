@@ -41,6 +41,19 @@ class _History:
     known_user: bool
 
 
+@dataclass(frozen=True)
+class RequestCandidates:
+    """What there is to order for some requests: the items the sources found, and the features of every pair.
+    `allowed` (n_items,) are the items that may be shown.
+    """
+
+    requests: list[Request]
+    histories: list[_History]
+    allowed: BoolArray
+    found: Candidates
+    matrix: FeatureMatrix
+
+
 class Recommender:
     """Answers requests from a fitted model. It holds no state between requests, so it can be shared by threads.
 
@@ -75,13 +88,40 @@ class Recommender:
             numbers = list(same)
             for start in range(0, len(numbers), CHUNK):
                 chunk = numbers[start : start + CHUNK]
-                made = self._answer([requests[k] for k in chunk], self._mask(filters))
+                made = self.rank(self._prepare([requests[k] for k in chunk], self._mask(filters)))
                 answers.update(zip(chunk, made, strict=True))
         return [answers[k] for k in range(len(requests))]
 
     def histories(self, requests: Sequence[Request]) -> Histories:
         """What the model gets to see of each request's user."""
         return self._build([self._history(request) for request in requests])
+
+    def candidates(self, requests: Sequence[Request]) -> RequestCandidates:
+        """What `rank` orders: found once, it can be ordered by several models. The requests, one or more, share their
+        filters and whether the history is excluded.
+        """
+        for request in requests:
+            self._check(request)
+        kinds = {(request.filters, self._excludes_seen(request)) for request in requests}
+        if len(kinds) != 1:
+            raise ValueError(f"requests of {len(kinds)} different kinds (filters, exclude_seen) can't share candidates")
+        return self._prepare(list(requests), self._mask(requests[0].filters))
+
+    def rank(self, asked: RequestCandidates) -> list[Recommendation]:
+        """One answer a request: `recommend_many(requests)` is `rank(candidates(requests))`."""
+        requests, histories, found = asked.requests, asked.histories, asked.found
+        empty = np.array([not len(h.events[0]) for h in histories])
+        scores = self._scores(self._chain(requests[0]).ranker, asked.matrix, empty)
+        item_rows, query_rows = found.pairs.item_rows, found.pairs.query_rows
+        order = np.lexsort((self._id_order[item_rows], -scores, query_rows))
+        bounds = np.searchsorted(query_rows[order], np.arange(len(requests) + 1))
+        ranks, names = _source_ranks(found)
+        return [
+            self._list(
+                requests[k], histories[k], found, scores, order[bounds[k] : bounds[k + 1]], ranks, names, asked.allowed
+            )
+            for k in range(len(requests))
+        ]
 
     def explain(self, request: Request) -> pd.DataFrame:
         """One row an item of the request's list, best first: item_id, title, score, and each feature's share of the
@@ -113,22 +153,9 @@ class Recommender:
     def _chain(self, request: Request) -> Chain:
         return self.model.chain(self._excludes_seen(request))
 
-    def _answer(self, requests: list[Request], allowed: BoolArray) -> list[Recommendation]:
-        """Requests that agree on whether the history is excluded: one chain answers them."""
+    def _prepare(self, requests: list[Request], allowed: BoolArray) -> RequestCandidates:
         histories = [self._history(request) for request in requests]
-        found, matrix = self._candidates(requests, histories, allowed)
-        empty = np.array([not len(h.events[0]) for h in histories])
-        scores = self._scores(self._chain(requests[0]).ranker, matrix, empty)
-        item_rows, query_rows = found.pairs.item_rows, found.pairs.query_rows
-        order = np.lexsort((self._id_order[item_rows], -scores, query_rows))
-        bounds = np.searchsorted(query_rows[order], np.arange(len(requests) + 1))
-        ranks, names = _source_ranks(found)
-        return [
-            self._list(
-                requests[k], histories[k], found, scores, order[bounds[k] : bounds[k + 1]], ranks, names, allowed
-            )
-            for k in range(len(requests))
-        ]
+        return RequestCandidates(requests, histories, allowed, *self._candidates(requests, histories, allowed))
 
     def _scores(self, ranker: Ranker, matrix: FeatureMatrix, empty: BoolArray) -> npt.NDArray[np.float64]:
         """Rounded scores of all pairs; lists without a history go by popularity."""

@@ -42,18 +42,22 @@ def _agreement(found: Candidates) -> dict[str, FloatArray]:
     ranks = {name: values for name, values in found.columns.items() if name.endswith(":rank")}
     if not ranks:
         return {}
-    stacked = np.stack(list(ranks.values()))
-    offered = ~np.isnan(stacked)
-    out: dict[str, FloatArray] = {
-        "sources:count": offered.sum(axis=0).astype(np.float32),
-        "sources:fusion": np.where(offered, 1 / (60 + stacked), 0).sum(axis=0).astype(np.float32),
-    }
+    out = agreement(np.stack(list(ranks.values())))
     scores = np.stack([found.columns[name.replace(":rank", ":score")] for name in ranks])
     starts, lengths = found.pairs.starts, found.pairs.lengths
     best = np.maximum.reduceat(scores, starts, axis=1) if len(starts) else scores
     share = np.where(best > 0, 1 / np.where(best > 0, best, 1), 0)
     relative = (scores * np.repeat(share, lengths, axis=1)).astype(np.float32)
     return out | {name.replace(":rank", ":relative"): row for name, row in zip(ranks, relative, strict=True)}
+
+
+def agreement(ranks: FloatArray) -> dict[str, FloatArray]:
+    """What the sources' ranks (n_sources, n_pairs), NaN where one did not offer the item, say together."""
+    offered = ~np.isnan(ranks)
+    return {
+        "sources:count": offered.sum(axis=0).astype(np.float32),
+        "sources:fusion": np.where(offered, 1 / (60 + ranks), 0).sum(axis=0).astype(np.float32),
+    }
 
 
 def mean_ndcg(query_rows: IntArray, labels: FloatArray, num_labels: IntArray, k: int = 10) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from features.settings import Settings as ComponentSettings
 from features.tables import Dataset, Events
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
-from ranking.examples import RankingExamples
+from ranking.examples import SplitExamples
 from ranking.lambdamart import LambdaMartRanker
 from recsys.choosing import choose_settings, first_choice
 from recsys.examples import FittedWindow, compare, fit_sources, held_out_lists, window_examples
@@ -53,6 +53,8 @@ class _Run:
     ready: dict[int, dict[str, CandidateSource]] = field(default_factory=dict)
     """Sources that choosing settings has fitted already, by the number of events known."""
     fitted: dict[int, FittedWindow] = field(default_factory=dict)
+    keep_examples: bool = False
+    examples: SplitExamples | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -82,16 +84,50 @@ class _Run:
         return self.fitted[key]
 
 
+@dataclass(frozen=True)
+class TrainingArtifacts:
+    """A fitted model, what it was fitted on, and the examples its ranker learned from (None where it learned none)."""
+
+    model: FittedModel
+    dataset: Dataset
+    examples: SplitExamples | None
+
+
 def train(dataset: Dataset, settings: Settings | None = None) -> FittedModel:
     """Fit encoder, sources, features and ranker on `dataset`; see `FittedModel`. Deterministic for one seed and
     thread count.
     """
     run = _Run(dataset, settings or Settings())
     with limit_threads(run.settings.threads):
+        return _train(run).model
+
+
+def train_with_examples(dataset: Dataset, settings: Settings | None = None) -> TrainingArtifacts:
+    """`train`, which also hands out the ranker's examples: a gigabyte or two on large data, so let go of them soon."""
+    run = _Run(dataset, settings or Settings(), keep_examples=True)
+    with limit_threads(run.settings.threads):
         return _train(run)
 
 
-def _train(run: _Run) -> FittedModel:
+def refit_ranker(
+    trained: TrainingArtifacts, examples: SplitExamples, sources: Sequence[str], seed: int | None = None
+) -> Ranker:
+    """The ranker that `train` would have learned from `examples`, which are what is left of `trained.examples`, where
+    `sources` (by name) are all there are; `seed` (default: the model's) is the forest's alone.
+    """
+    settings = trained.model.settings
+    run = _Run(trained.dataset, settings if seed is None else settings.model_copy(update={"seed": seed}))
+    with limit_threads(settings.threads):
+        return _learned(run, examples, best_first(sources, trained.model.report))
+
+
+def best_first(sources: Sequence[str], report: Mapping[str, Any]) -> list[str]:
+    """The names of the sources, the best one alone on the label window first; the order given breaks ties."""
+    alone = {name: found["window_ndcg@10"] or 0.0 for name, found in report.get("sources", {}).items()}
+    return sorted(sources, key=lambda name: -alone.get(name, 0.0))
+
+
+def _train(run: _Run) -> TrainingArtifacts:
     settings = run.settings
     dataset = acted_on(run.dataset, settings.events)
     run = dataclasses.replace(run, dataset=dataset)
@@ -113,10 +149,11 @@ def _train(run: _Run) -> FittedModel:
         repeats = None
         if repeat_ranker is not None:
             repeats = RepeatModel(RepeatSource.fit(data, settings.retrieval.repeat), repeat_ranker)
-    return FittedModel(
+    model = FittedModel(
         dataset.catalogue, dataset.users, _stored(dataset, data.weights), sources, fallback, features, ranker, settings,
         _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report, repeats=repeats,
     )  # fmt: skip
+    return TrainingArtifacts(model, dataset, run.examples)
 
 
 def _popularity_settings(chosen: dict[str, ComponentSettings], settings: Settings) -> PopularitySettings:
@@ -173,8 +210,7 @@ def _fit_ranker(
 ) -> Ranker:
     """LambdaMART on the windows' examples, or the best source's order where that can't be learned or is no better."""
     settings = run.settings
-    alone = {name: report["window_ndcg@10"] or 0.0 for name, report in run.report.get("sources", {}).items()}
-    order = sorted(chosen, key=lambda name: -alone.get(name, 0.0))
+    order = best_first(list(chosen), run.report)
     if settings.ranker == "by_score":
         return _by_score(run, order, "the settings say so")
     num_lists = sum(len(window) for window in windows)
@@ -182,11 +218,10 @@ def _fit_ranker(
         few = f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
         return _by_score(run, order, few)
     with run.stage("make ranking examples"):
-        train_part, test_part = _examples(run, windows, chosen, embeddings)
-    if min(len(train_part), len(test_part)) < MIN_FOUND:
-        return _by_score(run, order, "the sources find too few of the labelled items")
+        examples = _examples(run, windows, chosen, embeddings)
+    run.examples = examples if run.keep_examples else None
     with run.stage("fit ranker"):
-        return _learned(run, train_part, test_part, order)
+        return _learned(run, examples, order)
 
 
 def _fit_repeat_ranker(
@@ -208,12 +243,12 @@ def _fit_repeat_ranker(
     if num_lists < settings.examples.min_lists or share < settings.examples.min_repeat_share:
         return None
     with run.stage("make repeat examples"):
-        train_part, test_part = _examples(own, lists, chosen, embeddings)
-    if min(len(train_part), len(test_part)) < MIN_FOUND:
+        examples = _examples(own, lists, chosen, embeddings)
+    if min(len(examples.train), len(examples.held_out)) < MIN_FOUND:
         return None
     with run.stage("fit repeat ranker"):
         order = [RepeatSource.name, *(source.name for source in BUY_AGAIN), *chosen]
-        return _learned(own, train_part, test_part, order)
+        return _learned(own, examples, order)
 
 
 def _with_repeats(run: _Run, windows: Sequence[LabelWindow]) -> list[LabelWindow]:
@@ -228,19 +263,22 @@ def _with_repeats(run: _Run, windows: Sequence[LabelWindow]) -> list[LabelWindow
 
 def _examples(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
-) -> tuple[RankingExamples, RankingExamples]:
-    """(training, held-out) examples of all windows, each from sources fitted before it."""
+) -> SplitExamples:
+    """The examples of all windows, each from sources fitted before it."""
     held_out = held_out_lists(windows, run.settings.lambdamart.share_held_out, run.settings.seed)
     parts = []
     for number, (window, out) in enumerate(zip(windows, held_out, strict=True)):
         fitted = run.fit_window(window, chosen, embeddings)
         parts.append(window_examples(fitted, window, out, run.settings, number))
     train_part, test_part = ([part[side] for part in parts] for side in (0, 1))
-    return RankingExamples.concatenate(train_part), RankingExamples.concatenate(test_part)
+    return SplitExamples.joined(train_part, test_part)
 
 
-def _learned(run: _Run, train_part: RankingExamples, test_part: RankingExamples, order: Sequence[str]) -> Ranker:
+def _learned(run: _Run, examples: SplitExamples, order: Sequence[str]) -> Ranker:
     """The forest, stopped and judged on held-out users, then fitted on all; their best source where it is better."""
+    train_part, test_part = examples.train, examples.held_out
+    if min(len(train_part), len(test_part)) < MIN_FOUND:
+        return _by_score(run, order, "the sources find too few of the labelled items")
     settings, seed, threads = run.settings.lambdamart, run.settings.seed, run.settings.threads
     stopped = LambdaMartRanker.fit(train_part, test_part, settings, seed, threads)
     scores = compare(stopped, test_part)
@@ -251,9 +289,8 @@ def _learned(run: _Run, train_part: RankingExamples, test_part: RankingExamples,
     logger.info(verdict)
     if scores["ranker"] < scores[best]:
         return _by_score(run, [best, *order], verdict)
-    everything = RankingExamples.concatenate([train_part, test_part])
     num_trees = max(stopped.num_trees, settings.min_trees)
-    final = LambdaMartRanker.fit_trees(everything, num_trees, settings, seed, threads)
+    final = LambdaMartRanker.fit_trees(examples.everything, num_trees, settings, seed, threads)
     run.report["ranker"]["gains"] = dict(list(final.gains().items())[:30])
     return final
 

@@ -156,6 +156,19 @@ class TestOtherCommands:
         content = json.loads(figures.read_text())
         assert (content["seed"], content["task"]["kind"]) == (3, "static")
 
+    def test_evaluate_runs_the_experiments_that_are_asked_for(
+        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        figures = tmp_path / "figures.json"
+        sources = ["--set", "sources=popularity,transitions", "--set", "ranker=by_score", "--set", "encoder.model=none"]
+        asked = ("--ablations", "--robustness", "--learning-curve")
+        assert run("evaluate", "--data", data, "--json", figures, *asked, *sources) == 0
+        assert "Learning curve" in capsys.readouterr().out
+        content = json.loads(figures.read_text())
+        assert [row["name"] for row in content["ablations"]] == ["without popularity", "without transitions"]
+        assert content["robustness"] == []
+        assert content["learning_curve"][-1]["ndcg@10"] == content["systems"][0]["ndcg@10"]
+
     def test_settings_prints_every_key(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("settings", "--set", "seed=3") == 0
         lines = capsys.readouterr().out.splitlines()

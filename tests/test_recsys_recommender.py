@@ -228,3 +228,17 @@ def test_ids_without_times_are_a_second_apart_up_to_the_list(recommender: Recomm
 def test_an_empty_list_has_an_empty_explanation(recommender: Recommender) -> None:
     nothing = Request(user="u000", filters=(("category", "orbit"), ("brand", "garden press")))
     assert len(recommender.explain(nothing)) == 0
+
+
+def test_candidates_found_once_are_ranked_as_ever(tiny_model: FittedModel) -> None:
+    recommender = Recommender(tiny_model)
+    requests = [Request(user=f"u{u:03d}", n=5 + u) for u in range(8)] + [Request(n=3)]
+    assert recommender.rank(recommender.candidates(requests)) == recommender.recommend_many(requests)
+
+
+def test_candidates_are_shared_by_requests_of_the_same_filters_alone(tiny_model: FittedModel) -> None:
+    recommender = Recommender(tiny_model)
+    filtered = Request(user="u000", filters=(("category", "garden"),))
+    assert recommender.rank(recommender.candidates([filtered])) == [recommender.recommend(filtered)]
+    with pytest.raises(ValueError, match="2 different kinds"):
+        recommender.candidates([filtered, Request(user="u000")])

@@ -52,7 +52,9 @@ class CandidateSource(Protocol):
     """Finds items for a history. Implementations are frozen dataclasses of arrays (see `features.state`).
 
     `name` is its name in settings, answers and feature columns; `fit` returns None
-    where the catalogue lacks what it works on (text); too few events are no reason.
+    where the catalogue lacks what it works on (text); too few events are no reason. One that keeps the text embeddings
+    has them in a field `embeddings`; one that keeps something made of them says how in `with_embeddings` (see
+    `recsys.embeddings`).
     """
 
     name: ClassVar[str]

@@ -6,6 +6,7 @@ of torch is loaded to serve, and a history is computed alone, so that its list d
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -29,15 +30,17 @@ _GELU = float(np.sqrt(2 / np.pi))
 @dataclass(frozen=True)
 class SequenceSource:
     """`vectors` (n_items, size) float32 on the item grid, divided by `largest_norm`; zero rows for items of which
-    nothing is known. `text_projection` (text_size, size): an item without events is its text's projection. The other
-    arrays are the layers', the bias being the last row of each matrix and the norms' gains folded into what follows:
-    `attend` (layers, size + 1, 3 size), `joined` (layers, size + 1, size), `wide` (layers, size + 1, 4 size),
-    `narrow` (layers, 4 size + 1, size), `gap_bias` (layers, heads, max_tokens + 1), `norm` (2, size).
+    nothing is known. They are `ids` (n_items, size), zero for items without events, plus the text's `text_projection`
+    (text_size, size). The other arrays are the layers', the bias being the last row of each matrix and the norms'
+    gains folded into what follows: `attend` (layers, size + 1, 3 size), `joined` (layers, size + 1, size), `wide`
+    (layers, size + 1, 4 size), `narrow` (layers, 4 size + 1, size), `gap_bias` (layers, heads, max_tokens + 1),
+    `norm` (2, size).
     """
 
     name: ClassVar[str] = "sequence"
     vectors: npt.NDArray[np.float32]
     largest_norm: float
+    ids: npt.NDArray[np.float32]
     text_projection: npt.NDArray[np.float32]
     attend: npt.NDArray[np.float32]
     joined: npt.NDArray[np.float32]
@@ -54,9 +57,8 @@ class SequenceSource:
         network = fit_network(data, settings)
         if network is None:
             return cls._silent(data.num_items, settings)
-        vectors, projection = network.final_vectors(data.matrix.indices)
-        largest = float(np.linalg.norm(vectors, axis=1).max()) or 1.0
-        return cls(on_grid(vectors / largest, items=True), largest, projection, *_layers(network))
+        ids, projection = network.parts(data.matrix.indices)
+        return cls(*_gridded(ids, projection, data.embeddings), ids, projection, *_layers(network))
 
     @classmethod
     def _silent(cls, num_items: int, settings: SequenceSettings) -> Self:
@@ -66,10 +68,17 @@ class SequenceSource:
             return np.zeros(shape, np.float32)
 
         return cls(
-            zeros(num_items, size), 1.0, zeros(0, size), zeros(layers, size + 1, 3 * size),
+            zeros(num_items, size), 1.0, zeros(num_items, size), zeros(0, size), zeros(layers, size + 1, 3 * size),
             zeros(layers, size + 1, size), zeros(layers, size + 1, 4 * size), zeros(layers, 4 * size + 1, size),
             zeros(layers, settings.heads, settings.max_tokens + 1), zeros(2, size),
         )  # fmt: skip
+
+    def with_embeddings(self, embeddings: F32) -> Self:
+        """The same model over other texts."""
+        if not len(self.text_projection):
+            return self
+        vectors, largest = _gridded(self.ids, self.text_projection, embeddings)
+        return dataclasses.replace(self, vectors=vectors, largest_norm=largest)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The logit of each item as the next one."""
@@ -138,6 +147,13 @@ class SequenceSource:
         read = (weights @ value).transpose(1, 0, 2).reshape(-1, size)
         x = x[wanted] + _linear(read, self.joined[layer])
         return x + _linear(_gelu(_linear(_standardised(x), self.wide[layer])), self.narrow[layer])
+
+
+def _gridded(ids: F32, projection: F32, text: F32 | None) -> tuple[F32, float]:
+    """The items' vectors on the grid and the norm that they were divided by."""
+    vectors = ids + text @ projection if text is not None and len(projection) else ids
+    largest = float(np.linalg.norm(vectors, axis=1).max(initial=0.0)) or 1.0
+    return on_grid(vectors / largest, items=True), largest
 
 
 def _standardised(x: F32) -> F32:

@@ -78,17 +78,15 @@ class Network(nn.Module):
             ids = ids * (torch.rand(len(rows), 1) >= id_dropout)
         return ids + self.text[rows] @ self.project
 
-    def final_vectors(self, known_rows: npt.NDArray[np.integer]) -> tuple[F32, F32]:
-        """All items' vectors (n_items, size), those that are not among `known_rows` by their text alone, and the text's
-        projection (text_size, size), of no rows without text.
+    def parts(self, known_rows: npt.NDArray[np.integer]) -> tuple[F32, F32]:
+        """The id embeddings (n_items, size), zero for items that are not among `known_rows`, and the text's projection
+        (text_size, size), of no rows without text.
         """
         known = np.zeros((len(self.ids), 1), np.float32)
         known[known_rows] = 1.0
         ids = self.ids.detach().numpy() * known
-        if self.text is None or self.project is None:
-            return ids, np.zeros((0, ids.shape[1]), np.float32)
-        project = self.project.detach().numpy()
-        return ids + self.text.numpy() @ project, project
+        project = np.zeros((0, ids.shape[1]), np.float32) if self.project is None else self.project.detach().numpy()
+        return ids, project
 
     def forward(self, x: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
         """States (n, length, size) after each token; `x` the tokens' vectors, `moments` (n, length), -1 where

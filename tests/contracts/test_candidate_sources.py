@@ -19,6 +19,7 @@ from features.settings import Settings as ComponentSettings
 from features.state import load_state, save_state
 from features.tables import Dataset
 from recsys.choosing import first_choice
+from recsys.embeddings import replace_embeddings
 from recsys.retrieval.base import FitData
 from recsys.retrieval.buy_again import FrequencySource, RecencySource
 from recsys.retrieval.repeat import RepeatSource
@@ -101,6 +102,25 @@ def test_only_allowed_items_come_back(source: Any, tiny_dataset: Dataset) -> Non
     allowed = np.array([i.endswith("3") for i in tiny_dataset.catalogue.items.ids])
     top = source.scores(asked)[""].top(50, asked.seen, allowed)
     assert allowed[top.item_rows].all()
+
+
+def test_what_reads_text_follows_other_embeddings(
+    source: Any, fit_data: FitData, tiny_settings: Settings, tiny_dataset: Dataset
+) -> None:
+    """It answers differently over other embeddings where those would have taught it something else, and only there."""
+    asked = histories(tiny_dataset, *NAMES)
+
+    def answers(answering: Any) -> np.ndarray:
+        views = answering.scores(asked).values()
+        return np.stack([dense(scores, len(asked), len(tiny_dataset.catalogue)) for scores in views])
+
+    assert fit_data.embeddings is not None
+    np.testing.assert_array_equal(answers(replace_embeddings(source, fit_data.embeddings)), answers(source))
+    other = fit_data.embeddings[::-1].copy()
+    taught = fitted(source.name, dataclasses.replace(fit_data, embeddings=other), tiny_settings.retrieval)
+    reads_text = not np.array_equal(answers(taught), answers(source))
+    follows = not np.array_equal(answers(replace_embeddings(source, other)), answers(source))
+    assert follows == reads_text
 
 
 def test_save_and_load_change_nothing(source: Any, tiny_dataset: Dataset, tmp_path: Path) -> None:

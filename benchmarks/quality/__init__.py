@@ -1,0 +1,1 @@
+"""The tables of docs/quality.md: every data set, several seeds, against targets and peers. Run by `make quality`."""
