@@ -19,10 +19,12 @@ class SequenceSettings(Settings):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     id_dropout: float = Field(default=0.15, ge=0, lt=1)
     """How often an item is its text alone while training; no effect without text."""
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=24, ge=1)
     """Passes over the sequences at most."""
-    max_trained_tokens: int = Field(default=5_000_000, ge=1)
+    max_trained_tokens: int = Field(default=4_000_000, ge=1)
     """Bounds the time on large data: fewer passes where there are more events."""
+    share_going_on: float = Field(default=0.3, gt=0, le=1)
+    """How many of these passes are made where the model goes on from one that knew the older events."""
     batch_tokens: int = Field(default=4096, ge=64)
     negatives: int = Field(default=1024, ge=1)
     """Items drawn for each batch."""
