@@ -185,9 +185,7 @@ def older_half(data: FitData) -> FitData:
 
 def test_going_on_starts_where_the_earlier_model_stopped(tiny_data: FitData) -> None:
     """The network takes over the function, not only the numbers: before any step it answers as the source did."""
-    older = dataclasses.replace(
-        tiny_data, events=tiny_dataset.events.before(float(np.median(tiny_dataset.events.times)))
-    )
+    older = older_half(tiny_data)
     source = SequenceSource.fit(older, SETTINGS)
     network = Network(np.zeros_like(source.ids), None, None, 2, 2, 6, 0.0).eval()
     network.go_on_from(source)
@@ -202,9 +200,7 @@ def test_going_on_starts_where_the_earlier_model_stopped(tiny_data: FitData) -> 
 
 
 def test_going_on_takes_fewer_passes_and_is_no_worse(tiny_data: FitData, tiny_dataset: Dataset) -> None:
-    older = dataclasses.replace(
-        tiny_data, events=tiny_dataset.events.before(float(np.median(tiny_dataset.events.times)))
-    )
+    older = older_half(tiny_data)
     settings = SETTINGS.model_copy(update={"epochs": 40, "share_going_on": 0.1})
     data = dataclasses.replace(tiny_data, previous={"sequence": SequenceSource.fit(older, settings)})
     source = SequenceSource.fit(data, settings)
