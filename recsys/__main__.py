@@ -171,6 +171,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 @_events
 @click.option("--seed", type=click.IntRange(0), help="Replaces the setting seed.")
 @click.option("--json", "json_file", type=_file, help="Write all figures here too.")
+@click.option("--report", "report_file", type=_file, help="Write a page with figures, plots and examples here.")
 @_settings_options
 def evaluate(
     data: Path,
@@ -178,14 +179,17 @@ def evaluate(
     events: str | None,
     seed: int | None,
     json_file: Path | None,
+    report_file: Path | None,
     file: Path | None,
     assignments: Sequence[str],
 ) -> None:
     """Judge the product, its sources and baselines side by side on held-out data."""
     limit_threads(num_cpus())
-    from recsys.files import replace_text
+    from recsys.files import check_folder, replace_text
     from recsys.settings import load_settings
 
+    for path in filter(None, (json_file, report_file)):
+        check_folder(path)
     settings = load_settings(file, [*assignments, *([] if seed is None else [f"seed={seed}"])])
     dataset = _read(data, settings, events)
     limit_threads(settings.threads)
@@ -195,6 +199,8 @@ def evaluate(
     click.echo(render(evaluation))
     if json_file:
         replace_text(json_file, json.dumps(evaluation.to_json(), ensure_ascii=False, indent=1) + "\n")
+    if report_file:
+        replace_text(report_file, evaluation.to_html())
 
 
 @cli.command()

@@ -10,15 +10,17 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from features.histories import Histories
-from features.tables import AVAILABLE, BoolArray, Dataset
+from features.tables import AVAILABLE, BoolArray, Dataset, IdIndex
 from recsys.errors import DataError, SettingsError
 from recsys.evaluation_result import Evaluation, SystemResult, difference
 from recsys.evaluation_text import iso, render
+from recsys.list_rows import ListRows
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
@@ -68,24 +70,35 @@ def evaluate(
     trained = time.perf_counter() - started
     # One thread, as in batch and in service: the seconds are then those of a user, and sums round the same way.
     with limit_threads(1):
-        lists, strategies, answered = _answer(model, asked.requests)
-    logger.info("%d lists in %.1f s", len(asked), answered)
-    seconds = {"train": round(trained, 2), "answer": round(answered, 2)}
-    return _judge(asked, model, lists, strategies, seconds, seed)
+        answers = _answer(model, asked.requests)
+    logger.info("%d lists in %.1f s", len(asked), answers.seconds)
+    return _judge(asked, model, answers, round(trained, 2), seed)
 
 
-def _judge(
-    task: EvaluationTask,
-    model: FittedModel,
-    lists: Mapping[str, _ItemLists],
-    strategies: Mapping[str, int],
-    seconds: Mapping[str, float],
-    seed: int,
-) -> Evaluation:
-    product, *others = (SystemResult.of(name, answers, task, seed) for name, answers in lists.items())
+@dataclass(frozen=True)
+class _Answers:
+    """Each system's lists, the product's first, and the scores in the product's; by which paths the product made its
+    own, and in how many seconds.
+    """
+
+    lists: Mapping[str, _ItemLists]
+    scores: Sequence[Sequence[float]]
+    strategies: Mapping[str, int]
+    seconds: float
+
+    def rows(self, items: IdIndex) -> dict[str, ListRows]:
+        """The lists as rows of `items`."""
+        scores = {PRODUCT: self.scores}
+        return {name: ListRows.of(own, items, LIST_LENGTH, scores.get(name)) for name, own in self.lists.items()}
+
+
+def _judge(task: EvaluationTask, model: FittedModel, answers: _Answers, trained: float, seed: int) -> Evaluation:
+    product, *others = (SystemResult.of(name, lists, task, seed) for name, lists in answers.lists.items())
     sources = sorted(others, key=lambda result: (-result.mean(), result.name))
     against = difference(product, sources[0], task, seed)
-    return Evaluation(task, model, product, tuple(sources), against, dict(strategies), seconds, seed)
+    seconds = {"train": trained, "answer": round(answers.seconds, 2)}
+    rows = answers.rows(model.catalogue.items)
+    return Evaluation(task, model, product, tuple(sources), against, dict(answers.strategies), seconds, seed, rows)
 
 
 def _refuse_leaks(model: FittedModel, task: EvaluationTask) -> None:
@@ -110,12 +123,13 @@ def _known(model: FittedModel, task: EvaluationTask) -> Iterator[npt.NDArray[np.
         yield ids[stored.item_rows[stored.indptr[row] : stored.indptr[row + 1]]] if row >= 0 else ids[:0]
 
 
-def _answer(model: FittedModel, requests: Sequence[Request]) -> tuple[dict[str, _ItemLists], Counter[str], float]:
-    """Each system's lists, the product's first; by which paths the product made its own, and in how many seconds."""
+def _answer(model: FittedModel, requests: Sequence[Request]) -> _Answers:
+    """What every system answers."""
     recommender = Recommender(model)
     sources = _sources(model)
     available: BoolArray = model.catalogue.frame[AVAILABLE].to_numpy(bool)
     lists: dict[str, _ItemLists] = {name: [] for name in (PRODUCT, *(source.name for source in sources))}
+    scores: list[list[float]] = []
     strategies: Counter[str] = Counter()
     seconds = 0.0
     for start in range(0, len(requests), CHUNK):
@@ -124,11 +138,12 @@ def _answer(model: FittedModel, requests: Sequence[Request]) -> tuple[dict[str, 
         answers = recommender.recommend_many(chunk)
         seconds += time.perf_counter() - started
         lists[PRODUCT] += [[item.item_id for item in answer.items] for answer in answers]
+        scores += [[item.score for item in answer.items] for answer in answers]
         strategies.update(answer.strategy for answer in answers)
         histories = recommender.histories(chunk)
         for source in sources:
             lists[source.name] += _source_lists(source, histories, model.catalogue.items.ids, available)
-    return lists, strategies, seconds
+    return _Answers(lists, scores, strategies, seconds)
 
 
 def _sources(model: FittedModel) -> list[_Source]:
