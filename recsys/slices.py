@@ -50,11 +50,10 @@ def by_history_length(truth: Pairs, lengths: IntArray) -> list[Slice]:
 def by_item_popularity(truth: Pairs, num_events: IntArray) -> list[Slice]:
     """Items without an event, of the tail and of the head, by `num_events` (n_items,) in training."""
     head, new = head_items(num_events), num_events == 0
-    least = int(num_events[head].min(initial=np.iinfo(np.int64).max)) if head.any() else 0
     parts = {
         "new: no event": new,
         f"tail: {int((~new & ~head).sum()):,} items": ~new & ~head,
-        f"head: {int(head.sum()):,} items with {least:,} events or more": head,
+        f"head: {int(head.sum()):,} items": head,
     }
     return _filled([Slice("item popularity", name, part[truth.item_rows]) for name, part in parts.items()])
 

@@ -18,6 +18,7 @@ from recsys.report.parts import (
 )
 from recsys.report.plots import Point, bars, whiskers
 
+PRODUCT = "product"
 _METRICS = ("hit@10", "recall@10", "recall@50", "mrr@10", "cold_recall@10", "cold_recall@50")
 _TOP_FEATURES = 20
 
@@ -49,6 +50,7 @@ def slices(figures: Figures) -> Section | None:
     lead = (
         "A query is judged in a slice by those of its right items that are in it, and left out where it has none.",
         "Whether the product is ahead in a slice is answered by the interval of the difference, not by the two others.",
+        "The head is the fewest items that hold half of the training events, the tail all others that have any.",
     )
     plots = tuple(_slice_plot(f"slices-{n}", by, rows) for n, (by, rows) in enumerate(parts))
     tables = tuple(_slice_table(by, rows) for by, rows in parts)
@@ -62,19 +64,25 @@ def _slice_plot(name: str, by: str, rows: list[Figures]) -> str:
 
 def _slice_table(by: str, rows: list[Figures]) -> Table:
     head = (
-        "slice", "queries", "users", "system", "NDCG@10", "95 % interval", "recall@10", "recall@50", "product ahead by",
-        "95 % interval of that",
+        "slice", "queries", "users", "system", "NDCG@10", "95 % interval", "recall@10", "recall@50", "product ahead",
+        "95 % interval",
     )  # fmt: skip
     cells = tuple(
         (
             row["slice"], count(row["queries"]), count(row["users"]), row["system"], number(row["ndcg@10"]),
-            interval(row["low"], row["high"]), number(row["recall@10"]), number(row["recall@50"]),
-            MISSING if k % 2 == 0 else signed(row["product_ahead"]),
-            MISSING if k % 2 == 0 else interval(row["product_ahead_low"], row["product_ahead_high"], sign=True),
+            interval(row["low"], row["high"]), number(row["recall@10"]), number(row["recall@50"]), *_ahead(row),
         )
-        for k, row in enumerate(rows)
+        for row in rows
     )  # fmt: skip
     return Table(f"By {by}", head, cells)
+
+
+def _ahead(row: Figures) -> tuple[str, str]:
+    """How far the product is ahead of the row's system: nothing to say of its own row."""
+    if row["system"] == PRODUCT:
+        return "", ""
+    low, high = row["product_ahead_low"], row["product_ahead_high"]
+    return signed(row["product_ahead"]), interval(low, high, sign=True)
 
 
 def beyond_accuracy(figures: Figures) -> Section:
@@ -104,8 +112,8 @@ def beyond_accuracy(figures: Figures) -> Section:
         f"Diversity is the mean distance (1 - cosine) between two items of a list, by {found['diversity_by']}.",
         (
             "Popularity is the mean share of users who have a shown item. The lift sets it against the users' own "
-            f"items, of which it is {percent(found['history_popularity'], 2)}: at 0 lists are as popular as these, at 1 "
-            "twice as popular."
+            f"items, of which it is {percent(found['history_popularity'], 2)}: at 0 lists are as popular as these, at "
+            "1 twice as popular."
         ),
     )
     return Section("beyond", "Beyond accuracy", lead, plots, (Table("Of the first ten items", head, rows),))

@@ -79,10 +79,10 @@ def plain_value(value: Any) -> str:
         return ", ".join(f"{key} {plain_value(own)}" for key, own in value.items()) or MISSING
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(plain_value, value)) or MISSING
-    return str(value).replace("_", " ") if value else MISSING
+    return str(value) or MISSING
 
 
-def fact_table(caption: str, facts: Mapping[str, Any], head: tuple[str, str] = ("what", "value")) -> Table:
+def fact_table(caption: str, facts: Mapping[str, Any]) -> Table:
     """One row a fact, in words."""
     rows = tuple((name.replace("_", " "), plain_value(value)) for name, value in facts.items())
-    return Table(caption, head, rows, is_text=True)
+    return Table(caption, ("what", "value"), rows, is_text=True)

@@ -52,7 +52,7 @@ def whiskers(name: str, points: Sequence[Point], axis: str, *, zero: bool = Fals
 
 def bars(name: str, labels: Sequence[str], values: Sequence[float], axis: str, groups: Sequence[str] = ()) -> str:
     """One bar a label from the top down; `groups` gives the largest ones a colour each."""
-    largest = _distinct(groups)[: len(SERIES) - 1]
+    largest = _distinct(groups)[: len(SERIES)]
     with styled():
         figure, axes = _figure(len(labels))
         colours = [_group_colour(group, largest) for group in groups] or [SERIES[0]] * len(labels)
@@ -98,6 +98,7 @@ def _lines(axes: Axes, labels: Sequence[str], axis: str) -> None:
     axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(axis)
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(visible=False, axis="y")
     axes.spines["bottom"].set_color(GRID)
 

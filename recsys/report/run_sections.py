@@ -29,7 +29,7 @@ def verdict(figures: Figures) -> str:
 def judged(figures: Figures) -> Section:
     """The data set, the task and the settings."""
     task, data = figures["task"], figures["data"]
-    by_type = {f"events to learn from: {name}": total for name, total in data["events_by_type"].items()}
+    by_type = {f"of type {name}": total for name, total in data["events_by_type"].items()}
     times = {"first event": moment(data["first_event"]), "last event": moment(data["last_event"])}
     facts = {
         "queries": task["queries"], "users asked for": task["users"],
@@ -107,4 +107,5 @@ def _training_tables(figures: Figures) -> Iterator[Table]:
 def _changed(figures: Figures) -> Table:
     changed = figures["changed_settings"]
     caption = "Settings that differ from the defaults" if changed else "All settings are the defaults"
-    return fact_table(caption, changed, ("setting", "value"))
+    rows = tuple((key, plain_value(value)) for key, value in changed.items())
+    return Table(caption, ("setting", "value"), rows, is_text=True)

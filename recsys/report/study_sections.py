@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys.report.parts import Figures, Section, Table, interval, number, percent, signed
+from recsys.report.parts import Figures, Section, Table, interval, number, signed
 from recsys.report.plots import Point, curve, whiskers
 
 _LEADS = {
@@ -40,10 +40,7 @@ def learning_curve(figures: Figures) -> Section | None:
     if not found:
         return None
     points = [(100 * row["train_share"], Point("", row["ndcg@10"], row.get("low"), row.get("high"))) for row in found]
-    rows = tuple(
-        (percent(row["train_share"], 0), number(row["ndcg@10"]), interval(row.get("low"), row.get("high")))
-        for row in found
-    )
+    rows = tuple((f"{x:.0f} %", number(point.value), interval(point.low, point.high)) for x, point in points)
     plot = curve("learning-curve", points, "NDCG@10", "share of the training events, %")
     table = Table("By share of the training events", ("share", "NDCG@10", "95 % interval"), rows)
     lead = ("The product trained on a part of the events and judged on the same queries.",)

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#000001", "#000002", "#000003"
-SERIES = ("#000004", "#000005", "#000006", "#000007", "#000008", "#000009")
+SERIES = ("#000004", "#000005", "#000006", "#000007", "#000008")
 """Colours that stand for those of the page, which has others by day than by night."""
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "grid"} | {colour: f"series-{n}" for n, colour in enumerate(SERIES, 1)}
 _STYLE: Any = {
@@ -21,6 +21,7 @@ _STYLE: Any = {
     "text.parse_math": False,  # names of columns may hold a $
     "font.family": "sans-serif",
     "font.size": 9.0,
+    "figure.constrained_layout.w_pad": 0.1,  # inches: the reader's letters may be wider than matplotlib's
     "text.color": INK,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": GRID,
