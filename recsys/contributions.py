@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,18 +11,35 @@ import scipy.sparse as sp
 
 from features.builder import FeatureMatrix
 from features.tables import AVAILABLE
-from ranking.lambdamart import LambdaMartRanker
 from recsys.list_rows import ListRows
 from recsys.metrics import Floats
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
-from recsys.scoring import CHUNK, candidates_with_features
+from recsys.scoring import candidates_with_features
 
 MAX_LISTS = 250
 """Lists, evenly spread over the queries, whose items are explained: TreeSHAP costs about a millisecond an item."""
 TOP = 10
 """Items of a list that are explained."""
+
+
+@runtime_checkable
+class ForestRanker(Protocol):
+    """A ranker whose scores can be taken apart: see `ranking.lambdamart`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its features, in order."""
+        ...
+
+    def contributions(self, features: FeatureMatrix) -> Floats:
+        """(n_pairs, n_features + 1) TreeSHAP values, the last column the expected score."""
+        ...
+
+    def gains(self) -> dict[str, float]:
+        """Total gain of each feature."""
+        ...
 
 
 def contributions(model: FittedModel, requests: Sequence[Request], lists: ListRows) -> dict[str, Any] | None:
@@ -33,20 +50,16 @@ def contributions(model: FittedModel, requests: Sequence[Request], lists: ListRo
     group does not count.
     """
     ranker = model.ranker
-    if not isinstance(ranker, LambdaMartRanker) or not len(requests):
+    if not isinstance(ranker, ForestRanker) or not len(requests):
         return None
     chosen = np.unique(np.linspace(0, len(requests) - 1, min(MAX_LISTS, len(requests))).astype(np.int64))
-    shown = [
-        _shown(model, [requests[k] for k in part], lists.item_rows[part, :TOP])
-        for part in np.split(chosen, range(CHUNK, len(chosen), CHUNK))
-    ]
-    values = np.concatenate([matrix.values for matrix in shown])
-    shares = np.concatenate([ranker.contributions(matrix)[:, :-1] for matrix in shown])
+    shown = _shown(model, [requests[k] for k in chosen], lists.item_rows[chosen, :TOP])
+    shares = ranker.contributions(shown)[:, :-1]
     return {
         "lists": len(chosen),
-        "items": len(values),
+        "items": len(shares),
         "groups": _groups(ranker, shares),
-        "features": _features(ranker, shares, values),
+        "features": _features(ranker, shares, shown.values),
     }
 
 
@@ -71,7 +84,7 @@ def _shown(model: FittedModel, requests: Sequence[Request], item_rows: npt.NDArr
     return matrix.select((item_rows[found.pairs.query_rows] == found.pairs.item_rows[:, None]).any(axis=1))
 
 
-def _groups(ranker: LambdaMartRanker, shares: Floats) -> list[dict[str, Any]]:
+def _groups(ranker: ForestRanker, shares: Floats) -> list[dict[str, Any]]:
     groups = np.array([group_of(name) for name in ranker.names])
     gains = _gain_shares(ranker)
     rows = [
@@ -86,7 +99,7 @@ def _groups(ranker: LambdaMartRanker, shares: Floats) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["mean_abs"], row["group"]))
 
 
-def _features(ranker: LambdaMartRanker, shares: Floats, values: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+def _features(ranker: ForestRanker, shares: Floats, values: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
     rows = [
         {
             "feature": name,
@@ -100,7 +113,7 @@ def _features(ranker: LambdaMartRanker, shares: Floats, values: npt.NDArray[np.f
     return sorted(rows, key=lambda row: (-row["mean_abs"], row["feature"]))
 
 
-def _gain_shares(ranker: LambdaMartRanker) -> Floats:
+def _gain_shares(ranker: ForestRanker) -> Floats:
     gains = ranker.gains()
     values = np.array([gains[name] for name in ranker.names])
     return values / (values.sum() or 1.0)

@@ -19,6 +19,8 @@ from recsys.calibration import reliability
 from recsys.contributions import contributions
 from recsys.example_lists import example_lists
 from recsys.list_rows import pairs_of
+from recsys.metrics import Floats
+from recsys.scoring import CHUNK
 from recsys.slices import by_history_length, by_item_popularity, by_text_length, judge_slices
 
 if TYPE_CHECKING:
@@ -60,12 +62,16 @@ class _World:
     def truth(self) -> Pairs:
         return pairs_of(self.evaluation.task.truths, self.evaluation.model.catalogue.items)
 
-    @cached_property
-    def histories(self) -> Pairs:
-        """The distinct items of each query's history."""
-        requests = self.evaluation.task.requests
-        known = [[event.item_id for event in request.history or ()] for request in requests]
-        return pairs_of(known, self.evaluation.model.catalogue.items)
+    def history_means(self, values: Floats) -> Floats:
+        """Each query's mean of `values` (n_items,) over the distinct items of its history. Chunks bound the memory: a
+        user's queries share one history that may be long.
+        """
+        requests, items = self.evaluation.task.requests, self.evaluation.model.catalogue.items
+        means = []
+        for start in range(0, len(requests), CHUNK):
+            known = [{event.item_id for event in r.history or ()} for r in requests[start : start + CHUNK]]
+            means.append(beyond_accuracy.mean_of_pairs(pairs_of(known, items), values, len(known)))
+        return np.concatenate(means)
 
     @cached_property
     def num_events(self) -> npt.NDArray[np.int64]:
@@ -121,7 +127,7 @@ def _beyond_accuracy(evaluation: Evaluation, world: _World) -> dict[str, Any]:
     popularity = with_item / max(num_users, 1)
     surprise = beyond_accuracy.self_information(with_item, num_users)
     vectors, basis = _vectors(evaluation, world)
-    own = metrics.mean(beyond_accuracy.mean_of_pairs(world.histories, popularity, len(evaluation.task)))
+    own = metrics.mean(world.history_means(popularity))
     rows = []
     for system in evaluation.systems:
         lists = evaluation.lists[system.name].item_rows[:, :_K]

@@ -15,7 +15,6 @@ from features.tables import IdIndex
 
 ABSENT = -1
 """Past the end of a short list, or an item that the catalogue does not hold."""
-_QUERIES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,9 @@ class ListRows:
 
 def pairs_of(queries: Sequence[Iterable[str]], items: IdIndex) -> Pairs:
     """The distinct known items of each query, as pairs sorted by query and item row."""
-    parts = [
-        _some_pairs(queries[start : start + _QUERIES_AT_ONCE], start, items)
-        for start in range(0, len(queries), _QUERIES_AT_ONCE)
-    ]
-    keys = np.concatenate(parts) if parts else np.empty(0, np.int64)
-    return Pairs(*np.divmod(keys, max(len(items), 1)))
-
-
-def _some_pairs(queries: Sequence[Iterable[str]], start: int, items: IdIndex) -> npt.NDArray[np.int64]:
     distinct = [set(ids) for ids in queries]
     item_rows = items.rows(list(chain.from_iterable(distinct)))
-    query_rows = start + np.repeat(np.arange(len(distinct)), [len(ids) for ids in distinct])
+    query_rows = np.repeat(np.arange(len(distinct)), np.array([len(ids) for ids in distinct], np.int64))
     known = item_rows != ABSENT
-    return np.unique(query_rows[known] * len(items) + item_rows[known])
+    keys = np.unique(query_rows[known] * len(items) + item_rows[known])
+    return Pairs(*np.divmod(keys, max(len(items), 1)))

@@ -54,8 +54,8 @@ def test_histories_are_as_popular_as_their_items(figures):
 
 
 def test_popularity_shows_what_its_order_implies(figures):
-    """Each list has the nine items that nobody has, then as many of i00, i01 and i02 as the user does not have: ann none,
-    bob i02 and nine others, Uni and the newcomer i01, i02 and eight others."""
+    """Ann's list has the nine items that nobody has, bob's i02 and those, Uni's and the newcomer's i01, i02 and
+    eight of them."""
     found = {row["system"]: row for row in figures["beyond_accuracy"]["systems"]}["popularity"]
     shown = [0, 1 / 3 / 10, (2 + 1) / 3 / 10, (2 + 1) / 3 / 10]
     assert found["popularity@10"] == pytest.approx(sum(shown) / 4)
