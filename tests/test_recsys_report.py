@@ -235,7 +235,10 @@ def test_an_undefined_figure_is_a_dash():
     assert [plain_value(value) for value in ("", [], {}, 12345)] == [MISSING, MISSING, MISSING, "12,345"]
 
 
-@pytest.mark.parametrize("label", ["", "_hidden", "$", "\U0001f600", "x" * 500, 'url(#a) id="b" <style>'])
+LABELS = ["", "_hidden", "$", "\U0001f600", "x" * 500, 'url(#a) id="b" <style>', ' id="', "font-family: x", "a\n\tb"]
+
+
+@pytest.mark.parametrize("label", LABELS)
 def test_plots_take_any_label(label):
     point = Point(label, 0.5, 0.25, 0.75, label)
     for plot in (

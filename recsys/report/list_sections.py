@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from recsys.report.parts import (
-    MISSING,
-    Figures,
-    Section,
-    Table,
-    count,
-    interval,
-    number,
-    percent,
-    plain_value,
-    signed,
-)
+from recsys.report.parts import Figures, Section, Table, count, interval, number, percent, plain_value, signed
 from recsys.report.plots import Point, bars, whiskers
 
-PRODUCT = "product"
+_PRODUCT = "product"
 _METRICS = ("hit@10", "recall@10", "recall@50", "mrr@10", "cold_recall@10", "cold_recall@50")
 _TOP_FEATURES = 20
 
@@ -79,7 +68,7 @@ def _slice_table(by: str, rows: list[Figures]) -> Table:
 
 def _ahead(row: Figures) -> tuple[str, str]:
     """How far the product is ahead of the row's system: nothing to say of its own row."""
-    if row["system"] == PRODUCT:
+    if row["system"] == _PRODUCT:
         return "", ""
     low, high = row["product_ahead_low"], row["product_ahead_high"]
     return signed(row["product_ahead"]), interval(low, high, sign=True)
@@ -164,23 +153,18 @@ def _feature_table(features: list[Figures]) -> Table:
 
 def calibration(figures: Figures) -> Section | None:
     """Whether a higher score is a better chance."""
-    bins = figures["calibration"]
+    bins = list(enumerate(reversed(figures["calibration"]), start=1))
     if not bins:
         return None
-    labels = [f"{one['score_low']:.3g} to {one['score_high']:.3g}" for one in bins]
-    points = [Point(label, one["hit_rate"], one["low"], one["high"]) for label, one in zip(labels, bins, strict=True)][
-        ::-1
-    ]
+    labels = [f"{n}. {one['score_low']:.3g} to {one['score_high']:.3g}" for n, one in bins]
+    points = [Point(labels[n - 1], one["hit_rate"], one["low"], one["high"]) for n, one in bins]
     rows = tuple(
         (
-            label,
-            count(one["shown"]),
-            count(one["hits"]),
-            percent(one["hit_rate"], 2),
-            _percents(one["low"], one["high"]),
+            labels[n - 1], count(one["shown"]), count(one["hits"]), percent(one["hit_rate"], 2),
+            f"{percent(one['low'], 2)} to {percent(one['high'], 2)}",
         )
-        for label, one in zip(labels, bins, strict=True)
-    )[::-1]
+        for n, one in bins
+    )  # fmt: skip
     lead = (
         "All items of all lists by score, highest first, in tenths of about equal size; equal scores stay together.",
         (
@@ -201,7 +185,3 @@ def examples(figures: Figures) -> Section | None:
         "Of equally good ones, those with more right items come first.",
     )
     return Section("examples", "Good and bad lists", lead, examples=found) if any(found.values()) else None
-
-
-def _percents(low: float | None, high: float | None) -> str:
-    return MISSING if low is None or high is None else f"{percent(low, 2)} to {percent(high, 2)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from recsys.report.parts import Figures, Section, Table, fact_table, moment, number, plain_value, signed
 from recsys.report.plots import bars
@@ -85,6 +85,7 @@ def _training_tables(figures: Figures) -> Iterator[Table]:
         rows = tuple(
             (name, number(own.get("window_ndcg@10")), plain_value(own.get("settings")))
             for name, own in report["sources"].items()
+            if isinstance(own, Mapping)
         )
         yield Table(
             "Sources: settings chosen on a held-out window", ("source", "NDCG@10", "settings"), rows, is_text=True

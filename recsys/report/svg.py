@@ -57,13 +57,16 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
 
 
 def _inline(document: str, name: str, description: str) -> str:
-    """One `<svg>` element of the document: no prologue, no metadata, no style of the whole page's, no unused id."""
+    """One `<svg>` element of the document: no prologue, no metadata, no style of the whole page's, no unused id.
+
+    Labels hold no `<` or `>` of their own in SVG, so that what stops there changes no more than a label's words.
+    """
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font-family: [^;]*; ", "", svg)
+    svg = re.sub(r"font-family: [^;\"<>]*; ", "", svg)
     used = set(re.findall(r"(?:url\(#|href=\"#)([\w.-]+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)
+    svg = re.sub(r' id="([^"<>]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)
     svg = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", svg)
     for colour, variable in _NAMES.items():
         svg = svg.replace(colour, f"var(--{variable})")
