@@ -176,6 +176,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 @click.option("--ablations", is_flag=True, help="Each source, each feature group, fine-tuning and text out in turn.")
 @click.option("--robustness", is_flag=True, help="Lists from noisy texts: typos, cut descriptions, HTML left in, ...")
 @click.option("--learning-curve", is_flag=True, help="Train on shares of the users, too.")
+@click.option("--report", "report_file", type=_file, help="Write a page with figures, plots and examples here.")
 @_settings_options
 def evaluate(
     data: Path,
@@ -186,14 +187,17 @@ def evaluate(
     ablations: bool,
     robustness: bool,
     learning_curve: bool,
+    report_file: Path | None,
     file: Path | None,
     assignments: Sequence[str],
 ) -> None:
     """Judge the product, its sources and baselines side by side on held-out data."""
     limit_threads(num_cpus())
-    from recsys.files import replace_text
+    from recsys.files import check_folder, replace_text
     from recsys.settings import load_settings
 
+    for path in filter(None, (json_file, report_file)):
+        check_folder(path)
     settings = load_settings(file, [*assignments, *([] if seed is None else [f"seed={seed}"])])
     dataset = _read(data, settings, events)
     limit_threads(settings.threads)
@@ -204,6 +208,8 @@ def evaluate(
     click.echo(render(evaluation))
     if json_file:
         replace_text(json_file, json.dumps(evaluation.to_json(), ensure_ascii=False, indent=1) + "\n")
+    if report_file:
+        replace_text(report_file, evaluation.to_html())
 
 
 @cli.command()

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,12 +19,13 @@ import numpy.typing as npt
 
 from features.histories import Histories
 from features.item_sets import ItemSets
-from features.tables import AVAILABLE, BoolArray, Dataset
+from features.tables import AVAILABLE, BoolArray, Dataset, IdIndex
 from recsys.ablations import ablation_rows, retrained_rows
 from recsys.errors import DataError, SettingsError
 from recsys.evaluation_result import Evaluation, SystemResult, difference
 from recsys.evaluation_text import iso, render
 from recsys.learning_curve import learning_curve_rows
+from recsys.list_rows import ListRows
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.retrieval.base import CandidateSource
@@ -80,14 +82,13 @@ def evaluate(
     training_seconds = time.perf_counter() - started
     # One thread, as in batch and in service: the seconds are then those of a user, and sums round the same way.
     with limit_threads(1):
-        lists, strategies, answered = _answer(trained.model, asked)
-    logger.info("%d lists in %.1f s", len(asked), answered)
-    seconds = {"train": round(training_seconds, 2), "answer": round(answered, 2)}
-    evaluation = _judge(asked, trained.model, lists, strategies, seconds, seed)
+        answers = _answer(trained.model, asked)
+    logger.info("%d lists in %.1f s", len(asked), answers.seconds)
+    evaluation = _judge(asked, trained.model, answers, round(training_seconds, 2), seed)
     if "ablations" in experiments:
         evaluation = dataclasses.replace(evaluation, ablations=tuple(ablation_rows(trained, evaluation)))
     del trained  # its examples are large, and what follows trains anew
-    return _with_experiments(evaluation, lists[PRODUCT], experiments)
+    return _with_experiments(evaluation, answers.lists[PRODUCT], experiments)
 
 
 def _check_experiments(experiments: Collection[Experiment], model: FittedModel | None) -> None:
@@ -120,18 +121,30 @@ def _with_experiments(
     )
 
 
-def _judge(
-    task: EvaluationTask,
-    model: FittedModel,
-    lists: Mapping[str, _ItemLists],
-    strategies: Mapping[str, int],
-    seconds: Mapping[str, float],
-    seed: int,
-) -> Evaluation:
-    product, *others = (SystemResult.of(name, answers, task, seed) for name, answers in lists.items())
+@dataclass(frozen=True)
+class _Answers:
+    """Each system's lists, the product's first, and the scores in the product's; by which paths the product made its
+    own, and in how many seconds.
+    """
+
+    lists: Mapping[str, _ItemLists]
+    scores: Sequence[Sequence[float]]
+    strategies: Mapping[str, int]
+    seconds: float
+
+    def rows(self, items: IdIndex) -> dict[str, ListRows]:
+        """The lists as rows of `items`."""
+        scores = {PRODUCT: self.scores}
+        return {name: ListRows.of(own, items, LIST_LENGTH, scores.get(name)) for name, own in self.lists.items()}
+
+
+def _judge(task: EvaluationTask, model: FittedModel, answers: _Answers, trained: float, seed: int) -> Evaluation:
+    product, *others = (SystemResult.of(name, lists, task, seed) for name, lists in answers.lists.items())
     sources = sorted(others, key=lambda result: (-result.mean(), result.name))
     against = difference(product, sources[0], task, seed)
-    return Evaluation(task, model, product, tuple(sources), against, dict(strategies), seconds, seed)
+    seconds = {"train": trained, "answer": round(answers.seconds, 2)}
+    rows = answers.rows(model.catalogue.items)
+    return Evaluation(task, model, product, tuple(sources), against, dict(answers.strategies), seconds, seed, rows)
 
 
 def _refuse_leaks(model: FittedModel, task: EvaluationTask) -> None:
@@ -165,13 +178,14 @@ def _known(model: FittedModel, task: EvaluationTask) -> Iterator[npt.NDArray[np.
         yield ids[stored.item_rows[stored.indptr[row] : stored.indptr[row + 1]]] if row >= 0 else ids[:0]
 
 
-def _answer(model: FittedModel, task: EvaluationTask) -> tuple[dict[str, _ItemLists], Counter[str], float]:
-    """Each system's lists, the product's first; by which paths the product made its own, and in how many seconds."""
+def _answer(model: FittedModel, task: EvaluationTask) -> _Answers:
+    """What every system answers."""
     recommender, requests = Recommender(model), task.requests
     repeats = task.kind == "repeat"
     sources = [*_sources(model), *(_history_sources(model) if repeats else ())]
     available: BoolArray = model.catalogue.frame[AVAILABLE].to_numpy(bool)
     lists: dict[str, _ItemLists] = {name: [] for name in (PRODUCT, *(source.name for source in sources))}
+    scores: list[list[float]] = []
     strategies: Counter[str] = Counter()
     seconds = 0.0
     for start in range(0, len(requests), CHUNK):
@@ -180,12 +194,13 @@ def _answer(model: FittedModel, task: EvaluationTask) -> tuple[dict[str, _ItemLi
         answers = recommender.recommend_many(chunk)
         seconds += time.perf_counter() - started
         lists[PRODUCT] += [[item.item_id for item in answer.items] for answer in answers]
+        scores += [[item.score for item in answer.items] for answer in answers]
         strategies.update(answer.strategy for answer in answers)
         histories = recommender.histories(chunk)
         blocked = ItemSets.empty(len(histories)) if repeats else histories.seen
         for source in sources:
             lists[source.name] += _source_lists(source, histories, blocked, model.catalogue.items.ids, available)
-    return lists, strategies, seconds
+    return _Answers(lists, scores, strategies, seconds)
 
 
 def _sources(model: FittedModel) -> list[_Source]:

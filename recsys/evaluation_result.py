@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -11,10 +12,13 @@ import pandas as pd
 
 from recsys import metrics
 from recsys.errors import SettingsError
+from recsys.evaluation_figures import further_figures
+from recsys.list_rows import ListRows
 from recsys.manifest import plain, product_version
 from recsys.metrics import Floats, Interval, PairedDifference
 from recsys.model import FittedModel
 from recsys.retrieval.buy_again import BUY_AGAIN
+from recsys.settings import Settings, flat_settings
 from recsys.splits import LIST_LENGTH, EvaluationTask
 
 NDCG = "ndcg@10"
@@ -73,8 +77,8 @@ class Evaluation:
     `product` is the whole recommender; `sources` are its candidate sources and popularity, each alone, the best by
     NDCG@10 first. `model` is what was judged: it has seen the task's train part only. `strategies` counts the product's
     answers by the path that made them; `seconds` has the time of training (0 for a given model) and of its answers.
-    `ablations`, `robustness` and `learning_curve` hold plain rows (see `recsys.variants`, `recsys.robustness`,
-    `recsys.learning_curve`) where they were asked for.
+    `lists` has every system's lists, in rows of the model's catalogue. `ablations`, `robustness` and `learning_curve`
+    hold plain rows (see `recsys.variants`, `recsys.robustness`, `recsys.learning_curve`) where they were asked for.
     """
 
     task: EvaluationTask
@@ -85,6 +89,7 @@ class Evaluation:
     strategies: Mapping[str, int]
     seconds: Mapping[str, float]
     seed: int
+    lists: Mapping[str, ListRows]
     ablations: tuple[Mapping[str, Any], ...] = ()
     robustness: tuple[Mapping[str, Any], ...] = ()
     learning_curve: tuple[Mapping[str, Any], ...] = ()
@@ -116,6 +121,17 @@ class Evaluation:
         """One row a system, one column a figure, for notebooks."""
         return pd.DataFrame([system.to_json() for system in self.systems]).set_index("name")
 
+    @cached_property
+    def further_figures(self) -> Mapping[str, Any]:
+        """Slices, beyond accuracy, contributions, calibration and examples: computed when first asked for."""
+        return further_figures(self)
+
+    def to_html(self) -> str:
+        """The report: all figures as one page that needs neither network nor JavaScript."""
+        from recsys.report.page import render_report  # matplotlib is for those who want plots
+
+        return render_report(self.to_json())
+
     def to_json(self) -> dict[str, Any]:
         """Everything that is known, in JSON's own types; null stands for a figure that is not defined."""
         content: dict[str, Any] = plain(
@@ -130,7 +146,9 @@ class Evaluation:
                 "seed": self.seed,
                 "fingerprint": self.model.fingerprint,
                 "settings": self.model.settings.model_dump(mode="json"),
+                "changed_settings": changed_settings(self.model.settings),
                 "training": self.model.report,
+                **self.further_figures,
                 "ablations": self.ablations,
                 "robustness": self.robustness,
                 "learning_curve": self.learning_curve,
@@ -169,6 +187,12 @@ def task_facts(task: EvaluationTask) -> dict[str, Any]:
         "cold_items": len(task.cold),
         "train_events": len(task.train.events),
     }
+
+
+def changed_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that differ from the defaults, by key."""
+    defaults = dict(flat_settings(Settings()))
+    return {key: value for key, value in flat_settings(settings) if key not in defaults or value != defaults[key]}
 
 
 def _difference_facts(found: PairedDifference) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from recsys.errors import SettingsError
+
 
 def sha256_of(path: Path) -> str:
     """The file's SHA-256 in hex."""
@@ -24,6 +26,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_folder(path: Path) -> None:
+    """SettingsError where `path` can't be written because its folder is missing or closed: before the work is done."""
+    if not path.parent.is_dir():
+        raise SettingsError(f"{path} can't be written: the folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise SettingsError(f"{path} can't be written: the folder {path.parent} is not writable; name another one")
 
 
 @contextmanager

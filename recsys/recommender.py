@@ -111,7 +111,7 @@ class Recommender:
         """One answer a request: `recommend_many(requests)` is `rank(candidates(requests))`."""
         requests, histories, found = asked.requests, asked.histories, asked.found
         empty = np.array([not len(h.events[0]) for h in histories])
-        scores = self._scores(self._chain(requests[0]).ranker, asked.matrix, empty)
+        scores = self._scores(self.chain(requests[0]).ranker, asked.matrix, empty)
         item_rows, query_rows = found.pairs.item_rows, found.pairs.query_rows
         order = np.lexsort((self._id_order[item_rows], -scores, query_rows))
         bounds = np.searchsorted(query_rows[order], np.arange(len(requests) + 1))
@@ -128,7 +128,7 @@ class Recommender:
         score (TreeSHAP, largest mean magnitude first). RequestError where no LambdaMART ranker answers the
         request.
         """
-        ranker = self._chain(request).ranker
+        ranker = self.chain(request).ranker
         answer = self.recommend(request)
         if not hasattr(ranker, "contributions") or answer.strategy != "ranked":
             raise RequestError(
@@ -150,7 +150,8 @@ class Recommender:
     def _excludes_seen(self, request: Request) -> bool:
         return self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
 
-    def _chain(self, request: Request) -> Chain:
+    def chain(self, request: Request) -> Chain:
+        """What makes the request's list."""
         return self.model.chain(self._excludes_seen(request))
 
     def _prepare(self, requests: list[Request], allowed: BoolArray) -> RequestCandidates:
@@ -173,7 +174,7 @@ class Recommender:
         blocked = ItemSets.of([self._hidden(*asked) for asked in zip(requests, histories, strict=True)])
         per_source = self.model.settings.retrieval.per_source
         mask = None if allowed.all() else allowed
-        chain = self._chain(requests[0])
+        chain = self.chain(requests[0])
         return candidates_with_features(chain.sources, chain.features, built, per_source, blocked, mask)
 
     def _list(
@@ -215,7 +216,7 @@ class Recommender:
     def _strategy(self, request: Request, history: _History) -> tuple[str, str]:
         """Which path answers, and why where it is not the ranker's."""
         if len(history.events[0]):
-            ranker = self._chain(request).ranker
+            ranker = self.chain(request).ranker
             if ranker.kind == "lambdamart":
                 return "ranked", ""
             learned = self.model.report if ranker is self.model.ranker else self.model.report["repeats"]

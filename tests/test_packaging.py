@@ -22,6 +22,12 @@ def modules() -> set[str]:
     return {"serve.py", *(path.relative_to(ROOT).as_posix() for path in files)}
 
 
+def data_files() -> set[str]:
+    """What the modules read beside themselves, and the type markers."""
+    files = (path for name in PACKAGE_ROOTS for path in (ROOT / name).rglob("*") if path.suffix in {".html", ".css"})
+    return {*(path.relative_to(ROOT).as_posix() for path in files), *(f"{name}/py.typed" for name in PACKAGE_ROOTS)}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The names in a wheel that was built from a copy of the sources, so that nothing is left in the tree."""
@@ -55,13 +61,13 @@ def test_nobody_else_owns_our_names() -> None:
     }
 
 
-def test_the_wheel_holds_every_module_and_the_type_markers(wheel: set[str]) -> None:
-    assert modules() | {f"{name}/py.typed" for name in PACKAGE_ROOTS} <= wheel
+def test_the_wheel_holds_every_module_template_and_type_marker(wheel: set[str]) -> None:
+    assert {"recsys/report/page.html", "recsys/py.typed"} <= data_files()
+    assert modules() | data_files() <= wheel
 
 
 def test_the_wheel_holds_nothing_else(wheel: set[str]) -> None:
-    ours = {*modules(), *(f"{name}/py.typed" for name in PACKAGE_ROOTS)}
-    assert not {name for name in wheel if ".dist-info/" not in name} - ours
+    assert not {name for name in wheel if ".dist-info/" not in name} - modules() - data_files()
 
 
 def test_the_wheel_brings_the_licence_and_the_command(wheel: set[str]) -> None:

@@ -169,6 +169,27 @@ class TestOtherCommands:
         assert content["robustness"] == []
         assert content["learning_curve"][-1]["ndcg@10"] == content["systems"][0]["ndcg@10"]
 
+    def test_evaluate_writes_the_report(self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        report = tmp_path / "report.html"
+        assert run("evaluate", "--data", data, "--task", "static", "--report", report, *QUICK) == 0
+        assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+        assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+    @pytest.mark.parametrize("option", ["--report", "--json"])
+    def test_evaluate_says_at_once_that_it_could_not_write(
+        self,
+        data: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        option: str,
+    ) -> None:
+        monkeypatch.setattr("recsys.__main__._read", lambda *_: pytest.fail("it began to work"))
+        assert run("evaluate", "--data", data, option, tmp_path / "none" / "x", *QUICK) == 2
+        assert f"{tmp_path / 'none' / 'x'} can't be written: the folder {tmp_path / 'none'} does not exist" in (
+            capsys.readouterr().err
+        )
+
     def test_settings_prints_every_key(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("settings", "--set", "seed=3") == 0
         lines = capsys.readouterr().out.splitlines()

@@ -1,0 +1,47 @@
+"""Studies that train or ask more than once: ablations, robustness, learning curve. Shown where they were made."""
+
+from __future__ import annotations
+
+from recsys.report.parts import Figures, Section, Table, interval, number, signed
+from recsys.report.plots import Point, curve, whiskers
+
+_LEADS = {
+    "ablations": "The product without one of its parts. Left of the line, the part is missed.",
+    "robustness": "The same product asked with noisy input. Left of the line, the noise costs accuracy.",
+}
+
+
+def comparison(figures: Figures, name: str) -> Section | None:
+    """`ablations` or `robustness`: each variant against the full product, on the same queries."""
+    found = figures.get(name) or ()
+    if not found:
+        return None
+    points = [
+        Point(row["name"], row["difference"], row.get("low"), row.get("high"))
+        for row in found
+        if row.get("difference") is not None
+    ]
+    rows = tuple(
+        (
+            row["name"], number(row["ndcg@10"]), signed(row.get("difference")),
+            interval(row.get("low"), row.get("high"), sign=True), number(row.get("recall@50")),
+            number(row.get("cold_recall@10")), number(row.get("seconds"), 1),
+        )
+        for row in found
+    )  # fmt: skip
+    head = ("variant", "NDCG@10", "difference", "95 % interval", "recall@50", "cold recall@10", "seconds")
+    plots = (whiskers(name, points, "difference of NDCG@10", zero=True),) if points else ()
+    return Section(name, name.capitalize(), (_LEADS[name],), plots, (Table("Variants", head, rows),))
+
+
+def learning_curve(figures: Figures) -> Section | None:
+    """What more users would bring."""
+    found = sorted(figures.get("learning_curve") or (), key=lambda row: row["share"])
+    if not found:
+        return None
+    points = [(100 * row["share"], Point("", row["ndcg@10"], row.get("low"), row.get("high"))) for row in found]
+    rows = tuple((f"{x:.0f} %", number(point.value), interval(point.low, point.high)) for x, point in points)
+    plot = curve("learning-curve", points, "NDCG@10", "share of the users, %")
+    table = Table("By share of the users", ("share", "NDCG@10", "95 % interval"), rows)
+    lead = ("The product trained on a part of the users and judged on the same queries.",)
+    return Section("learning_curve", "Learning curve", lead, (plot,), (table,))
