@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.contrastive import contrastive_loss, endless_batches, learning_rate_factor, log_shares
+from features.batches import endless_batches, log_shares
+from features.contrastive import learning_rate_factor
 from features.encoder import EncoderSettings, TextEncoder
 from features.errors import EncoderError
 from features.finetune import FinetuneSettings, NextItemPairs, finetune, next_item_pairs
 from features.held_out import HeldOutChoices
+from features.losses import pair_loss
 from features.tables import Events
 from features.towers import FullTower, LastLayersTower, LoraTower, ModelTower, ProjectionTower
 from tiny_bert import write_tiny_bert
@@ -119,7 +121,7 @@ def test_loss_against_numbers_worked_by_hand() -> None:
     # 0 may choose 1 (cosine 0) or 2 (0.6), 1 may choose 0 (0) or 2 (0.8); the shares divide: times 2, 4 and 4
     forward = -np.log(4 / (4 + 4 * np.exp(0.6)))
     backward = -np.log(2 / (2 + 4 * np.exp(0.8)))
-    loss = contrastive_loss(vectors, torch.tensor([0]), torch.tensor([1]), shares, 1.0)
+    loss = pair_loss(vectors, torch.tensor([0]), torch.tensor([1]), shares, 1.0)
     assert float(loss) == pytest.approx((forward + backward) / 2, abs=1e-6)
 
 
@@ -127,7 +129,7 @@ def test_other_partners_are_no_negatives() -> None:
     import torch
 
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.2], [0.3, 1.0], [1.0, 1.0]]), dim=1)
-    loss = contrastive_loss(vectors, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]), torch.zeros(3), 0.1)
+    loss = pair_loss(vectors, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]), torch.zeros(3), 0.1)
     assert float(loss) == 0.0
 
 
