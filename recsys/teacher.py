@@ -26,12 +26,14 @@ class SourceTeacher:
 
     def neighbours(self, user_rows: I64, n: int) -> I64:
         """(n_items, n) item rows by falling cosine of their users, ties by row; -1 where there is no more."""
-        source = NeighboursSource.fit(self._of(user_rows), NeighboursSettings(num_neighbours=n))
-        weights, num_items = source.weights, self.data.num_items
+        settings = NeighboursSettings(num_neighbours=n + 1)  # implicit counts the item itself
+        weights, num_items = NeighboursSource.fit(self._of(user_rows), settings).weights, self.data.num_items
         rows = np.repeat(np.arange(num_items), np.diff(weights.indptr))
         order = np.lexsort((weights.indices, -weights.data, rows))
+        places = np.arange(len(rows)) - weights.indptr[rows]
+        used = places < n
         out = np.full((num_items, n), -1, np.int64)
-        out[rows[order], np.arange(len(rows)) - weights.indptr[rows]] = weights.indices[order]
+        out[rows[used], places[used]] = weights.indices[order[used]]
         return out
 
     def item_vectors(self, user_rows: I64) -> F32:
