@@ -51,19 +51,22 @@ class TextAugmenter:
         texts = []
         for row in item_rows.tolist():
             fields = self._fields[row]
-            text = self._encoder.clean(altered(fields, self._settings, rng))
+            text = self._encoder.clean(altered(fields, self._settings, rng, self._encoder.settings.max_tokens))
             texts.append(text or self._encoder.clean(join_fields(fields)))
         return self._encoder.tokenize(texts)
 
 
-def altered(fields: Sequence[str], settings: AugmentationSettings, rng: np.random.Generator) -> str:
-    """One random variant of a text given by its fields; at least one word stays."""
+def altered(fields: Sequence[str], settings: AugmentationSettings, rng: np.random.Generator, longest: int) -> str:
+    """One random variant of a text given by its fields; at least one word stays. A cut falls within the first
+    `longest` words, all that is read.
+    """
     filled = [field for field in fields if field.strip()]
     if len(filled) > 1 and rng.random() < settings.drop_fields:
         filled = filled[:1] if rng.random() < 0.5 else filled[1:]
     words = join_fields(filled).split()
     if len(words) > 1 and rng.random() < settings.cut:
-        words = words[: rng.integers((len(words) + 1) // 2, len(words))]
+        most = min(len(words), longest)
+        words = words[: rng.integers((most + 1) // 2, most)]
     words = _without_some(words, settings.drop_words, rng)
     text = " ".join(_swapped(words, settings.swap_words, rng))
     return text.lower() if rng.random() < settings.lower_case else text

@@ -118,9 +118,8 @@ def _train_stages(data: FinetuneData, aids: Aids) -> tuple[F32, _Candidate]:
     """The pretrained embeddings (n_texts, embedding_size) and the stage that the validation users like best."""
     tower = _layer_tower(data, aids)
     if isinstance(tower, LastLayersTower) and not data.encoder.knows(data.texts):
-        pretrained = tower.embed_all(
-            data.rows
-        )  # reads every text once, and keeps the frozen layers' states for training
+        # reads every text once, and keeps the frozen layers' states for training
+        pretrained = tower.embed_all(data.rows)
     else:
         pretrained = data.encoder.encode(data.texts)
     data.encoder.remember(data.texts, pretrained)

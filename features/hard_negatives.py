@@ -45,8 +45,9 @@ class HardNegatives:
 
     def known(self, users: I64, items: I64) -> BoolArray:
         """(n_users, n_items): whether each of `users` chose each of `items` at any time."""
-        keys = users[:, None] * len(self.neighbours) + items
-        return np.isin(keys, self.chosen)
+        different, places = np.unique(users, return_inverse=True)
+        keys = different[:, None] * len(self.neighbours) + items
+        return np.isin(keys, self.chosen)[places]
 
     def expected_draws(self, anchors: npt.NDArray[np.integer]) -> F64:
         """How often each item is drawn on average, (n_items,), if item i is an anchor `anchors[i]` times."""

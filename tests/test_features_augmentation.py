@@ -19,7 +19,7 @@ WORDS = ["Red", "Table.", "Oak.", "a", "table", "of", "red", "oak"]
 
 def variants(**values: float) -> list[str]:
     settings = AugmentationSettings.model_validate(NOTHING | values)
-    return [altered(FIELDS, settings, np.random.default_rng(seed)) for seed in range(200)]
+    return [altered(FIELDS, settings, np.random.default_rng(seed), 64) for seed in range(200)]
 
 
 def test_nothing_asked_nothing_altered() -> None:
@@ -30,11 +30,14 @@ def test_the_first_field_alone_or_all_others() -> None:
     assert set(variants(drop_fields=1.0)) == {"Red Table", "Oak. a table of red oak"}
     assert set(variants(drop_fields=0.5)) == {"Red Table", "Oak. a table of red oak", " ".join(WORDS)}
     alone = AugmentationSettings.model_validate(NOTHING | {"drop_fields": 1.0})
-    assert altered(("", "Red Table"), alone, np.random.default_rng(0)) == "Red Table"
+    assert altered(("", "Red Table"), alone, np.random.default_rng(0), 64) == "Red Table"
 
 
 def test_a_cut_leaves_at_least_the_first_half() -> None:
     assert set(variants(cut=1.0)) == {" ".join(WORDS[:n]) for n in range(4, 8)}
+    cut = AugmentationSettings.model_validate(NOTHING | {"cut": 1.0})
+    short = {altered(FIELDS, cut, np.random.default_rng(seed), 4) for seed in range(50)}
+    assert short == {" ".join(WORDS[:n]) for n in (2, 3)}
 
 
 def test_dropped_words_leave_the_others_in_order() -> None:
@@ -49,7 +52,7 @@ def test_dropped_words_leave_the_others_in_order() -> None:
 def test_swapped_words_are_next_to_where_they_were() -> None:
     settings = AugmentationSettings.model_validate(NOTHING | {"swap_words": 0.4})
     words = [str(n) for n in range(30)]
-    text = altered([" ".join(words)], settings, np.random.default_rng(0)).split()
+    text = altered([" ".join(words)], settings, np.random.default_rng(0), 64).split()
     assert text != words
     assert sorted(text, key=int) == words
     assert all(abs(place - int(word)) <= 1 for place, word in enumerate(text))
@@ -61,7 +64,7 @@ def test_lower_case() -> None:
 
 @given(fields=st.lists(st.text(max_size=40), max_size=4), seed=st.integers(0, 999))
 def test_no_word_is_invented_and_some_word_stays(fields: list[str], seed: int) -> None:
-    text = altered(fields, AugmentationSettings(share=1.0), np.random.default_rng(seed))
+    text = altered(fields, AugmentationSettings(share=1.0), np.random.default_rng(seed), 64)
     before = ". ".join(field for field in fields if field.strip()).split()
     assert bool(text) == bool(before)
     if text == text.lower():
