@@ -17,6 +17,7 @@ from features.tables import BoolArray
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 _RUN = 24  # pairs of one user that stay together: some ten items
+_MAX_CHOICES = 1024  # a tiny catalogue never fills a batch, which then holds all pairs there are
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class NextChoices:
     @classmethod
     def of(cls, batch: Batch) -> NextChoices:
         """As the held-out users' choices are made (`HeldOutChoices`): baskets count only where no pair of the batch
-        spans two moments.
+        spans two moments. Of more than 1,024 choices, every so many are taken: each stands against all others.
         """
         pairs, ordered = batch.pairs, bool((batch.pairs.gaps > 0).any())
         used = np.flatnonzero(pairs.gaps > 0) if ordered else np.arange(len(pairs))
@@ -74,14 +75,20 @@ class NextChoices:
         weights = np.zeros((len(choices), len(batch.items)), np.float32)
         nearness = 0.5 ** np.maximum(pairs.gaps[used] - 1, 0)
         np.maximum.at(weights, (rows, batch.anchors[used]), nearness.astype(np.float32))
-        same_moment = (choices[:, None, :2] == choices[None, :, :2]).all(axis=2)
-        left_out = weights > 0
-        asked, others = np.nonzero(same_moment)
-        left_out[asked, choices[others, 2]] = True
+        left_out = (weights > 0) | _chosen_together(choices, len(batch.items))
         if batch.known is not None:
             left_out |= batch.known[used[first]]
         left_out[np.arange(len(choices)), choices[:, 2]] = False
-        return cls(weights, choices[:, 2], left_out)
+        kept = np.linspace(0, len(choices) - 1, min(len(choices), _MAX_CHOICES)).astype(np.int64)
+        return cls(weights[kept], choices[kept, 2], left_out[kept])
+
+
+def _chosen_together(choices: I64, num_items: int) -> BoolArray:
+    """(g, num_items): what was chosen in the same moment; `choices` (g, 3) holds users, moments and items."""
+    moments, moment_rows = np.unique(choices[:, :2], axis=0, return_inverse=True)
+    items = np.zeros((len(moments), num_items), bool)
+    items[moment_rows.reshape(-1), choices[:, 2]] = True
+    return items[moment_rows.reshape(-1)]
 
 
 def log_shares(pairs: NextItemPairs, num_items: int, hard: HardNegatives | None = None) -> F32:

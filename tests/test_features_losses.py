@@ -108,6 +108,14 @@ def test_where_there_are_only_baskets_each_item_is_found_from_the_others() -> No
     assert choices.left_out.tolist() == [[False, True], [True, False]]
 
 
+def test_a_tiny_catalogue_gives_a_bounded_number_of_choices() -> None:
+    walk = ((0, 1, 1, 1), (1, 2, 1, 2))
+    pairs = pairs_of(*((anchor, positive, user, *rest) for user in range(3000) for anchor, positive, *rest in walk))
+    choices = NextChoices.of(Batch.of(pairs))
+    assert choices.weights.shape == choices.left_out.shape == (1024, 3)
+    assert set(choices.positives.tolist()) == {1, 2}
+
+
 TWO_WALKS = pairs_of((0, 1, 5, 1, 1), (2, 3, 6, 1, 1))
 FOUR = torch.cat([CORNER, torch.tensor([[0.28, -0.96]])])
 FOUR_SHARES = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
