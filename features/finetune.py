@@ -8,6 +8,7 @@ kept.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -16,69 +17,35 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from features.contrastive import Schedule, log_shares, run_starts, train
+from features.batches import log_shares
+from features.blended_encoder import BlendedEncoder, blend
+from features.contrastive import Schedule, train
 from features.encoder import TextEncoder, torch_threads
+from features.finetune_data import Aids, FinetuneData
+from features.finetune_settings import FinetuneSettings
 from features.held_out import HeldOutChoices, K
+from features.losses import Objective
 from features.next_items import NextItemPairs, next_item_pairs
-from features.settings import Settings
+from features.teacher import Teacher
 from features.towers import FullTower, LastLayersTower, LoraTower, ModelTower, ProjectionTower
 
 __all__ = ["FinetuneResult", "FinetuneSettings", "NextItemPairs", "finetune", "next_item_pairs"]
 
 F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-_MIN_ITEMS, _MIN_HELD_OUT_USERS, _MAX_HELD_OUT_USERS = 10, 10, 2000
 _SAMPLE_ITEMS = 400  # the catalogue on which layer training looks for its best step: 1-2 seconds an evaluation
 
 log = logging.getLogger(__name__)
-
-
-class FinetuneSettings(Settings):
-    """How much the encoder learns from behaviour, and what of it."""
-
-    enabled: bool = True
-    trainable: Literal["projection", "last_layers", "full", "lora"] = "last_layers"
-    """What is trained after the projection: nothing, the last layers, all layers, or LoRA adapters (needs peft)."""
-    num_layers: int = Field(default=2, ge=1)
-    """The layers that `last_layers` trains; those below are run once an item."""
-    projection_steps: int = Field(default=600, ge=0)
-    """Most optimizer steps of the projection; 13 ms each."""
-    projection_learning_rate: float = Field(default=2e-3, gt=0)
-    max_steps: int = Field(default=20, ge=0)
-    """Most optimizer steps of the model's layers; 2.8 core seconds each with the default encoder and 64 tokens."""
-    learning_rate: float = Field(default=5e-5, gt=0)
-    max_pairs: int = Field(default=200_000, ge=1)
-    """Pairs used at most, drawn at random from all users; bounds the time of an epoch and memory."""
-    batch_size: int = Field(default=128, ge=3)
-    """Different items a batch; each of them stands against all others."""
-    gradient_accumulation: int = Field(default=1, ge=1)
-    """Batches an optimizer step, for the model's layers."""
-    warmup_share: float = Field(default=0.1, ge=0, le=1)
-    temperature: float = Field(default=0.1, gt=0)
-    popularity_correction: bool = True
-    """Lower the training scores by the log of how often an item is sampled (logQ)."""
-    share_held_out: float = Field(default=0.15, gt=0, lt=1)
-    """Share of users that judge; at most 2,000 of them."""
-    patience: int = Field(default=3, ge=1)
-    """Evaluations in a row without a better score after which training stops."""
-    evaluations: int = Field(default=5, ge=1)
-    """Evaluations spread over the full number of steps of a stage."""
-    min_pairs: int = Field(default=200, ge=1)
-    """With fewer training pairs the pretrained encoder is kept."""
-    hidden_cache_mb: int = Field(default=2048, ge=0)
-    """Memory for the frozen layers' hidden states; 100 kB an item of 64 tokens."""
 
 
 @dataclass(frozen=True)
 class FinetuneResult:
     """The encoder to use, and why. Scores are NDCG@10 of held-out users' next items among all items, by cosine to the
     recency-weighted profile of the moments before (None: not measured); `gain_error` is the standard error of their
-    difference.
+    difference. `pretrained_share` is that of the pretrained encoder in a blend, 0 for none.
     """
 
-    encoder: TextEncoder = field(repr=False)
+    encoder: TextEncoder | BlendedEncoder = field(repr=False)
     kept: Literal["fine-tuned", "pretrained"]
     reason: str
     pretrained_score: float | None
@@ -89,32 +56,25 @@ class FinetuneResult:
     num_held_out_users: int
     steps: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What training and judging work on. A row is a different text, `texts` (n_texts,) cleaned: items of one text are
-    one.
-    """
-
-    encoder: TextEncoder
-    texts: list[str]
-    train: NextItemPairs
-    validation: HeldOutChoices
-    verdict: HeldOutChoices
-    settings: FinetuneSettings
-    seed: int
+    pretrained_share: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A trained stage: its name, embeddings (n_texts, embedding_size), steps, score on the validation users."""
+    """A trained stage: its name, embeddings (n_texts, embedding_size), steps, score on the validation users, and the
+    share of the pretrained embeddings to be blended in.
+    """
 
     name: str
     encoder: Callable[[], TextEncoder]
     embeddings: F32
     steps: int
     validation_score: float
+    pretrained_share: float = 0.0
+
+    def blended(self, pretrained: F32) -> F32:
+        """The embeddings that are judged: (n_texts, embedding_size), or twice as wide with the pretrained ones."""
+        return blend(self.embeddings, pretrained, self.pretrained_share) if self.pretrained_share else self.embeddings
 
 
 def finetune(
@@ -125,6 +85,8 @@ def finetune(
     seed: int = 0,
     *,
     num_threads: int | None = None,
+    fields: Sequence[Sequence[str]] | None = None,
+    teacher: Teacher | None = None,
 ) -> FinetuneResult:
     """Train a copy of `encoder` so that items that users choose one after the other come close; keep it where it
     proves better.
@@ -133,11 +95,14 @@ def finetune(
     seed and one thread count give the same weights. Data that are too few for training or for judging keep the
     pretrained encoder and say so in `reason`. `encoder` is not changed. The embeddings of `texts` by the kept encoder
     are remembered: `encode` is quick.
+
+    `fields` are the texts' parts in reading order, for `augmentation` (None: a text is one field). `teacher` is needed
+    where the settings ask for hard negatives or for alignment (SettingsError).
     """
     settings = settings or FinetuneSettings()
     started = time.monotonic()
-    data = _prepare(encoder, texts, pairs, settings, seed)
-    reason = _too_little(data) if settings.enabled else "fine-tuning is switched off"
+    data = FinetuneData.of(encoder, texts, pairs, settings, seed)
+    reason = data.too_little() if settings.enabled else "fine-tuning is switched off"
     if reason:
         log.info("keeping the pretrained encoder: %s", reason)
         return FinetuneResult(
@@ -145,92 +110,48 @@ def finetune(
             time.monotonic() - started,
         )  # fmt: skip
     with torch_threads(num_threads):
-        pretrained, candidate = _train_stages(data)
+        pretrained, candidate = _train_stages(data, Aids.of(data, teacher, fields))
         return _judge(data, pretrained, candidate, started)
 
 
-def _prepare(
-    encoder: TextEncoder, texts: Sequence[str], pairs: NextItemPairs, settings: FinetuneSettings, seed: int
-) -> _Data:
-    """Clean the texts, number the different ones, split the users."""
-    cleaned = [encoder.clean(text) for text in texts]
-    distinct = list(dict.fromkeys(text for text in cleaned if text))
-    places = {text: place for place, text in enumerate(distinct)}
-    usable = _between_texts(pairs, np.array([places.get(text, -1) for text in cleaned], np.int64))
-    rng = np.random.default_rng([seed, 1])
-    users = rng.permutation(np.unique(usable.user_rows))
-    num_held_out = min(_MAX_HELD_OUT_USERS, int(len(users) * settings.share_held_out))
-    halves = users[: num_held_out // 2], users[num_held_out // 2 : num_held_out]
-    validation, verdict = (
-        HeldOutChoices.build(usable.select(np.isin(usable.user_rows, half)), len(distinct)) for half in halves
-    )
-    train_pairs = usable.select(~np.isin(usable.user_rows, users[:num_held_out]))
-    return _Data(
-        encoder, distinct, _sample(train_pairs, settings.max_pairs, rng), validation, verdict, settings, seed
-    )  # fmt: skip
-
-
-def _between_texts(pairs: NextItemPairs, places: I64) -> NextItemPairs:
-    """The pairs as rows of different texts; `places` (n_items,) is each item's text, -1 for none."""
-    anchors, positives = places[pairs.anchor_rows], places[pairs.positive_rows]
-    usable = (anchors >= 0) & (positives >= 0) & (anchors != positives)
-    renamed = NextItemPairs(anchors, positives, pairs.user_rows, pairs.gaps, pairs.moments)
-    return renamed.select(usable)
-
-
-def _sample(pairs: NextItemPairs, max_pairs: int, rng: np.random.Generator) -> NextItemPairs:
-    """At most about `max_pairs`, in whole runs of a user, in their old order."""
-    if len(pairs) <= max_pairs:
-        return pairs
-    starts = run_starts(pairs)
-    lengths = np.diff(np.append(starts, len(pairs)))
-    order = rng.permutation(len(starts))
-    chosen = np.zeros(len(starts), bool)
-    chosen[order[np.cumsum(lengths[order]) <= max_pairs]] = True
-    return pairs.select(np.repeat(chosen, lengths))
-
-
-def _too_little(data: _Data) -> str:
-    """Why training or judging is impossible; "" where it isn't."""
-    num_items = len(np.union1d(data.train.anchor_rows, data.train.positive_rows))
-    if not data.texts:
-        return "no item has a text"
-    if len(data.train) < data.settings.min_pairs or num_items < _MIN_ITEMS:
-        return (
-            f"{len(data.train)} pairs of {num_items} items with different texts to train on, fewer than "
-            f"{data.settings.min_pairs} pairs of {_MIN_ITEMS} items"
-        )
-    held_out = min(data.validation.num_users, data.verdict.num_users)
-    if held_out < _MIN_HELD_OUT_USERS:
-        return f"{held_out} held-out users can judge, fewer than {_MIN_HELD_OUT_USERS}"
-    return ""
-
-
-def _train_stages(data: _Data) -> tuple[F32, _Candidate]:
+def _train_stages(data: FinetuneData, aids: Aids) -> tuple[F32, _Candidate]:
     """The pretrained embeddings (n_texts, embedding_size) and the stage that the validation users like best."""
-    rows = np.arange(len(data.texts))
-    tower = _layer_tower(data)
+    tower = _layer_tower(data, aids)
     if isinstance(tower, LastLayersTower) and not data.encoder.knows(data.texts):
-        pretrained = tower.embed_all(rows)  # reads every text once, and keeps the frozen layers' states for training
+        # reads every text once, and keeps the frozen layers' states for training
+        pretrained = tower.embed_all(data.rows)
     else:
         pretrained = data.encoder.encode(data.texts)
     data.encoder.remember(data.texts, pretrained)
-    best = _train_projection(data, pretrained)
+    best = _train_projection(data, aids, pretrained)
     if tower is not None:
         tower.start_from(best.encoder().projection)
-        tuned = _train_layers(data, tower, best.steps)
+        tuned = _train_layers(data, aids, tower, best.steps)
         best = tuned if tuned is not None and tuned.validation_score > best.validation_score else best
+    for share in data.settings.keep_pretrained:
+        score = _mean(data.validation, blend(best.embeddings, pretrained, share))
+        log.info("held-out score with %.2f of the pretrained encoder: %.4f", share, score)
+        if score > best.validation_score:
+            best = dataclasses.replace(best, validation_score=score, pretrained_share=share)
     return pretrained, best
 
 
-def _layer_tower(data: _Data) -> ModelTower | None:
+def _layer_tower(data: FinetuneData, aids: Aids) -> ModelTower | None:
+    """What trains the layers that the settings name; None where they name none, or memory is short."""
+    tower = _plain_tower(data)
+    if tower is not None and aids.augmenter is not None:
+        tower.alter_with(aids.augmenter)
+    return tower
+
+
+def _plain_tower(data: FinetuneData) -> ModelTower | None:
     settings = data.settings
     if settings.trainable == "projection" or not settings.max_steps:
         return None
     tokens = data.encoder.tokenize(data.texts)
     if settings.trainable == "last_layers":
         tower = LastLayersTower(data.encoder, tokens, settings.num_layers, settings.hidden_cache_mb * 2**20)
-        if tower.holds_all(np.arange(len(data.texts))):
+        if tower.holds_all(data.rows):
             return tower
         log.info("training no layers: the frozen states of %d texts exceed finetune.hidden_cache_mb", len(data.texts))
         return None
@@ -239,22 +160,22 @@ def _layer_tower(data: _Data) -> ModelTower | None:
     return LoraTower(data.encoder, tokens, data.seed)
 
 
-def _train_projection(data: _Data, pretrained: F32) -> _Candidate:
+def _train_projection(data: FinetuneData, aids: Aids, pretrained: F32) -> _Candidate:
     """The cheap stage; every evaluation ranks the whole catalogue."""
     tower = ProjectionTower(data.encoder, pretrained)
-    rows = np.arange(len(data.texts))
     settings = data.settings
     schedule = _schedule(settings, settings.projection_steps, settings.projection_learning_rate, accumulation=1)
 
     def score() -> float:
-        return _mean(data.validation, tower.embed_all(rows))
+        return _mean(data.validation, tower.embed_all(data.rows))
 
     log.info("training a projection on %d pairs of %d texts", len(data.train), len(data.texts))
-    outcome = train(tower, data.train, _log_shares(data), schedule, np.random.default_rng([data.seed, 2]), score)
-    return _Candidate("projection", tower.encoder, tower.embed_all(rows), outcome.steps, outcome.best_score)
+    rng = np.random.default_rng([data.seed, 2])
+    outcome = train(tower, data.train, _objective(data, aids), schedule, rng, score, aids.hard)
+    return _Candidate("projection", tower.encoder, tower.embed_all(data.rows), outcome.steps, outcome.best_score)
 
 
-def _train_layers(data: _Data, tower: ModelTower, steps_before: int) -> _Candidate | None:
+def _train_layers(data: FinetuneData, aids: Aids, tower: ModelTower, steps_before: int) -> _Candidate | None:
     """The costly stage, from the projection on; None where no step was better. Evaluations rank a part of the
     catalogue.
     """
@@ -267,10 +188,11 @@ def _train_layers(data: _Data, tower: ModelTower, steps_before: int) -> _Candida
         return _mean(sample, tower.embed_all(rows))
 
     log.info("training %s of the model", settings.trainable.replace("_", " "))
-    outcome = train(tower, data.train, _log_shares(data), schedule, np.random.default_rng([data.seed, 3]), score)
+    rng = np.random.default_rng([data.seed, 3])
+    outcome = train(tower, data.train, _objective(data, aids), schedule, rng, score, aids.hard)
     if not outcome.best_step:
         return None
-    embeddings = tower.embed_all(np.arange(len(data.texts)))
+    embeddings = tower.embed_all(data.rows)
     steps = steps_before + outcome.steps
     return _Candidate(settings.trainable, tower.encoder, embeddings, steps, _mean(data.validation, embeddings))
 
@@ -278,37 +200,47 @@ def _train_layers(data: _Data, tower: ModelTower, steps_before: int) -> _Candida
 def _schedule(settings: FinetuneSettings, steps: int, learning_rate: float, accumulation: int) -> Schedule:
     return Schedule(
         steps=steps, batch_size=settings.batch_size, learning_rate=learning_rate, accumulation=accumulation,
-        warmup_share=settings.warmup_share, temperature=settings.temperature, patience=settings.patience,
-        evaluations=settings.evaluations,
+        warmup_share=settings.warmup_share, patience=settings.patience, evaluations=settings.evaluations,
+        averaging=settings.weight_averaging,
     )  # fmt: skip
 
 
-def _log_shares(data: _Data) -> F32:
-    if not data.settings.popularity_correction:
-        return np.zeros(len(data.texts), np.float32)
-    return log_shares(data.train, len(data.texts))
+def _objective(data: FinetuneData, aids: Aids) -> Objective:
+    settings, num_texts = data.settings, len(data.texts)
+    corrected = settings.popularity_correction
+    return Objective(
+        log_shares(data.train, num_texts, aids.hard) if corrected else np.zeros(num_texts, np.float32),
+        settings.temperature, settings.symmetric, settings.history_share, settings.adversarial_size, aids.item_vectors,
+        settings.behaviour_alignment,
+    )  # fmt: skip
 
 
 def _mean(choices: HeldOutChoices, embeddings: F32) -> float:
     return float(choices.ndcg(embeddings).mean()) if choices.num_users else 0.0
 
 
-def _judge(data: _Data, pretrained: F32, candidate: _Candidate, started: float) -> FinetuneResult:
+def _judge(data: FinetuneData, pretrained: F32, candidate: _Candidate, started: float) -> FinetuneResult:
     """The tuned encoder where the verdict users' NDCG@10 rises by more than the rise's standard error, else the
     pretrained one.
     """
-    before, after = data.verdict.ndcg(pretrained), data.verdict.ndcg(candidate.embeddings)
+    before, after = data.verdict.ndcg(pretrained), data.verdict.ndcg(candidate.blended(pretrained))
     gain = after - before
     error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
     better = float(gain.mean()) > error
     figures = f"{after.mean():.4f} after, {before.mean():.4f} before, the difference +- {error:.4f}"
     reason = f"NDCG@{K} of {len(gain)} held-out users: {figures}" + ("" if better else ": not clearly better")
-    encoder = data.encoder
-    if better:
-        encoder = candidate.encoder()
-        encoder.remember(data.texts, candidate.embeddings)
+    encoder: TextEncoder | BlendedEncoder = _finished(data, candidate) if better else data.encoder
     log.info("keeping the %s encoder (%s): %s", "fine-tuned" if better else "pretrained", candidate.name, reason)
     return FinetuneResult(
         encoder, "fine-tuned" if better else "pretrained", reason, float(before.mean()), float(after.mean()), error,
         candidate.name, len(data.train), len(gain), candidate.steps, time.monotonic() - started,
+        candidate.pretrained_share,
     )  # fmt: skip
+
+
+def _finished(data: FinetuneData, candidate: _Candidate) -> TextEncoder | BlendedEncoder:
+    """The candidate as an encoder that remembers the texts."""
+    encoder = candidate.encoder()
+    encoder.remember(data.texts, candidate.embeddings)
+    share = candidate.pretrained_share
+    return BlendedEncoder(encoder, data.encoder, share) if share else encoder

@@ -69,14 +69,21 @@ class Catalogue:
 
     def texts(self, columns: Sequence[str]) -> list[str]:
         """Each item's text: the non-empty `columns` in that order, joined by `. `; "" for an item without any."""
+        return [join_fields(fields) for fields in self.fields(columns)]
+
+    def fields(self, columns: Sequence[str]) -> list[tuple[str, ...]]:
+        """Each item's `columns` as text, in that order, without those that the catalogue lacks; "" where empty."""
         parts = [self._as_text(column) for column in columns if column in self.frame]
-        if not parts:
-            return [""] * len(self)
-        return [". ".join(p for p in row if p) for row in zip(*parts, strict=True)]
+        return list(zip(*parts, strict=True)) if parts else [()] * len(self)
 
     def _as_text(self, column: str) -> list[str]:
         values = self.frame[column].tolist()
         return [", ".join(v) if isinstance(v, tuple) else ("" if v is None or v != v else str(v)) for v in values]
+
+
+def join_fields(fields: Iterable[str]) -> str:
+    """One text from its fields: the non-empty ones, joined by `. `."""
+    return ". ".join(field for field in fields if field)
 
 
 @dataclass(frozen=True)

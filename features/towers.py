@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.augmentation import TextAugmenter
 from features.encoder import TextEncoder, TokenIds, length_sorted_batches, progress
 from features.errors import EncoderError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+_ALTERED = -1  # in place of the item's row: these are not its own tokens
 _SPLITTABLE = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
@@ -40,8 +42,8 @@ class ProjectionTower:
         """The matrix."""
         return [self._matrix]
 
-    def embed(self, item_rows: I64) -> torch.Tensor:
-        """See `Tower.embed`."""
+    def embed(self, item_rows: I64, rng: np.random.Generator | None = None) -> torch.Tensor:  # noqa: ARG002
+        """See `Tower.embed`; nothing is read, so that nothing can be altered."""
         import torch
 
         return torch.nn.functional.normalize(self._base[item_rows] @ self._matrix, dim=1)
@@ -63,7 +65,8 @@ class ProjectionTower:
 class ModelTower:
     """A copy of the encoder of which `choose_weights` decides what is trained, and its projection with it.
 
-    `token_ids` holds each item's tokens; items are read in batches of similar length.
+    `token_ids` holds each item's tokens; items are read in batches of similar length. What `alter_with` is given
+    alters texts in training.
     """
 
     def __init__(self, encoder: TextEncoder, token_ids: Sequence[TokenIds]) -> None:
@@ -71,6 +74,7 @@ class ModelTower:
 
         self._source = encoder
         self._token_ids = token_ids
+        self._augmenter: TextAugmenter | None = None
         self._model = copy.deepcopy(encoder.model).requires_grad_(False)
         before = encoder.projection
         self._projection = (torch.eye(encoder.embedding_size) if before is None else before.clone()).requires_grad_()
@@ -82,19 +86,38 @@ class ModelTower:
         with torch.no_grad():
             self._projection.copy_(torch.eye(len(self._projection)) if projection is None else projection)
 
+    def alter_with(self, augmenter: TextAugmenter) -> None:
+        """Alter some of the texts wherever `embed` is given an `rng`."""
+        self._augmenter = augmenter
+
     def trainable(self) -> list[torch.Tensor]:
         """The projection and what of the model is trained."""
         return [self._projection, *(p for p in self._model.parameters() if p.requires_grad)]
 
-    def embed(self, item_rows: I64) -> torch.Tensor:
+    def embed(self, item_rows: I64, rng: np.random.Generator | None = None) -> torch.Tensor:
         """See `Tower.embed`."""
         import torch
 
-        batches = length_sorted_batches([self._token_ids[row] for row in item_rows], self._source.settings.batch_size)
+        tokens, altered = self._read(item_rows, rng)
+        groups = [places for places in (np.flatnonzero(~altered), np.flatnonzero(altered)) if len(places)]
+        size = self._source.settings.batch_size
+        batches = [own[b] for own in groups for b in length_sorted_batches([tokens[place] for place in own], size)]
+        keys = np.where(altered, _ALTERED, item_rows)
         with self._source.autocast():
-            parts = [self._embed_batch(item_rows[batch]) for batch in batches]
+            parts = [self._embed_batch(keys[batch], [tokens[place] for place in batch]) for batch in batches]
         back = np.argsort(np.concatenate(batches))
         return torch.cat(parts)[back]
+
+    def _read(self, item_rows: I64, rng: np.random.Generator | None) -> tuple[list[TokenIds], npt.NDArray[np.bool_]]:
+        """The items' tokens, and which of them are not the items' own, (m,)."""
+        tokens = [self._token_ids[row] for row in item_rows]
+        altered = np.zeros(len(item_rows), bool)
+        if self._augmenter is not None and rng is not None:
+            altered = self._augmenter.choose(len(item_rows), rng)
+            places = np.flatnonzero(altered)
+            for place, ids in zip(places.tolist(), self._augmenter.tokens(item_rows[places], rng), strict=True):
+                tokens[place] = ids
+        return tokens, altered
 
     def embed_all(self, item_rows: I64) -> F32:
         """(m, embedding_size) unit rows without gradients; 512 items at a time."""
@@ -113,8 +136,8 @@ class ModelTower:
         model = copy.deepcopy(self._finished_model()).requires_grad_(False)
         return self._source.with_weights(model, self._projection.detach().clone())
 
-    def _embed_batch(self, item_rows: I64) -> torch.Tensor:
-        ids, mask = self._source.padded([self._token_ids[row] for row in item_rows])
+    def _embed_batch(self, item_rows: I64, token_ids: Sequence[TokenIds]) -> torch.Tensor:  # noqa: ARG002
+        ids, mask = self._source.padded(token_ids)
         hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
         return self._source.finish(hidden, mask, self._projection)
 
@@ -184,8 +207,8 @@ class LastLayersTower(ModelTower):
         tokens = sum(len(self._token_ids[row]) for row in item_rows)
         return tokens * self._source.embedding_size * 4 <= self._bytes_left
 
-    def _embed_batch(self, item_rows: I64) -> torch.Tensor:
-        ids, mask = self._source.padded([self._token_ids[row] for row in item_rows])
+    def _embed_batch(self, item_rows: I64, token_ids: Sequence[TokenIds]) -> torch.Tensor:
+        ids, mask = self._source.padded(token_ids)
         attention = _additive(mask)
         hidden = self._lower_states(item_rows, ids, mask, attention)
         for layer in self._upper:
@@ -212,7 +235,7 @@ class LastLayersTower(ModelTower):
 
     def _keep(self, row: int, states: torch.Tensor) -> None:
         size = states.numel() * 4
-        if row not in self._hidden and size <= self._bytes_left:
+        if row not in self._hidden and row != _ALTERED and size <= self._bytes_left:
             self._hidden[row] = states.clone()
             self._bytes_left -= size
 

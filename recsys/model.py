@@ -71,7 +71,8 @@ class FittedModel:
     """All parts are immutable. `fallback` answers where there is no history and
     fills lists up. `trained_until`: time of the newest event known (unix seconds; 0 without a clock).
 
-    `encoder` is the TextEncoder (None where there is no text, and in a model loaded for serving, which needs none).
+    `encoder` is the TextEncoder or BlendedEncoder (None where there is no text, and in a model loaded for serving,
+    which needs none).
     `kind_weights` maps the event types to their weights in training (the largest that occurred: 1). `report` holds
     JSON-able facts of the training run: chosen source settings, window metrics, encoder scores, stage seconds.
     `repeats` answers where a list may hold items of the history (None: the data show too few repeats to learn from).

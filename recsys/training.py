@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.blended_encoder import BlendedEncoder
 from features.builder import FeatureBuilder
 from features.encoder import TextEncoder
 from features.finetune import finetune
@@ -34,6 +35,7 @@ from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings
+from recsys.teacher import SourceTeacher
 from recsys.threads import limit_threads
 from recsys.windows import LabelWindow, label_windows
 
@@ -173,7 +175,7 @@ def _end(events: Events) -> float:
     return float(events.times.max()) if events.has_clock and len(events) else 0.0
 
 
-def _text(run: _Run, known: Events) -> tuple[TextEncoder | None, F32 | None]:
+def _text(run: _Run, known: Events) -> tuple[TextEncoder | BlendedEncoder | None, F32 | None]:
     """The encoder, fine-tuned on what was known before the first label window, and the catalogue's embeddings."""
     settings = run.settings
     texts = run.dataset.catalogue.texts(settings.encoder.text_columns)
@@ -184,11 +186,16 @@ def _text(run: _Run, known: Events) -> tuple[TextEncoder | None, F32 | None]:
         }
         return None, None
     with run.stage("load encoder"):
-        encoder = TextEncoder.from_settings(settings.encoder)
+        pretrained = TextEncoder.from_settings(settings.encoder)
+    encoder: TextEncoder | BlendedEncoder = pretrained
     if settings.finetune.enabled and len(known):
         with run.stage("fine-tune encoder"):
             pairs = next_item_pairs(known, event_weights(known, settings.events))
-            result = finetune(encoder, texts, pairs, settings.finetune, settings.seed)
+            result = finetune(
+                pretrained, texts, pairs, settings.finetune, settings.seed,
+                fields=run.dataset.catalogue.fields(settings.encoder.text_columns),
+                teacher=SourceTeacher(run.fit_data(known, None)),
+            )  # fmt: skip
         encoder = result.encoder
         run.report["encoder"] = {
             f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "encoder"

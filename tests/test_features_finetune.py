@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from features.contrastive import contrastive_loss, endless_batches, learning_rate_factor, log_shares
+from features.batches import endless_batches, log_shares
+from features.blended_encoder import BlendedEncoder, blend
+from features.contrastive import learning_rate_factor
 from features.encoder import EncoderSettings, TextEncoder
-from features.errors import EncoderError
-from features.finetune import FinetuneSettings, NextItemPairs, finetune, next_item_pairs
+from features.errors import EncoderError, SettingsError
+from features.finetune import FinetuneSettings, NextItemPairs, _judge, _train_stages, finetune, next_item_pairs
+from features.finetune_data import Aids, FinetuneData
 from features.held_out import HeldOutChoices
+from features.losses import pair_loss
 from features.tables import Events
 from features.towers import FullTower, LastLayersTower, LoraTower, ModelTower, ProjectionTower
 from tiny_bert import write_tiny_bert
 
+F32 = npt.NDArray[np.float32]
 NUM_CLUSTERS, PER_CLUSTER = 2, 24
 WORDS = [f"{letter}{vowel}{end}" for letter in "bdfgklmnprst" for vowel in "aeio" for end in "xz"]
 QUICK = FinetuneSettings(
@@ -73,7 +80,7 @@ def clustered_world(seed: int = 0) -> tuple[list[str], NextItemPairs]:
     return texts, pairs_of(users, items, times)
 
 
-def purity(encoder: TextEncoder, texts: list[str]) -> float:
+def purity(encoder: TextEncoder | BlendedEncoder, texts: list[str]) -> float:
     """The share of each item's ten nearest neighbours that belong to its own cluster; by chance 0.5."""
     rows = encoder.encode(texts)
     cosines = rows @ rows.T
@@ -119,7 +126,7 @@ def test_loss_against_numbers_worked_by_hand() -> None:
     # 0 may choose 1 (cosine 0) or 2 (0.6), 1 may choose 0 (0) or 2 (0.8); the shares divide: times 2, 4 and 4
     forward = -np.log(4 / (4 + 4 * np.exp(0.6)))
     backward = -np.log(2 / (2 + 4 * np.exp(0.8)))
-    loss = contrastive_loss(vectors, torch.tensor([0]), torch.tensor([1]), shares, 1.0)
+    loss = pair_loss(vectors, torch.tensor([0]), torch.tensor([1]), shares, 1.0)
     assert float(loss) == pytest.approx((forward + backward) / 2, abs=1e-6)
 
 
@@ -127,7 +134,7 @@ def test_other_partners_are_no_negatives() -> None:
     import torch
 
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.2], [0.3, 1.0], [1.0, 1.0]]), dim=1)
-    loss = contrastive_loss(vectors, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]), torch.zeros(3), 0.1)
+    loss = pair_loss(vectors, torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]), torch.zeros(3), 0.1)
     assert float(loss) == 0.0
 
 
@@ -313,3 +320,131 @@ def test_models_that_cannot_be_split_say_what_to_set(encoder: TextEncoder) -> No
     other.model.config.model_type = "distilbert"
     with pytest.raises(EncoderError, match="set it to 'full'"):
         LastLayersTower(other, [], 2, 0)
+
+
+class ClusterTeacher:
+    """Says what the clustered world is, and remembers whom it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[set[int]] = []
+
+    def neighbours(self, user_rows: np.ndarray, n: int) -> np.ndarray:
+        self.asked.append(set(user_rows.tolist()))
+        items = np.arange(NUM_CLUSTERS * PER_CLUSTER)
+        return np.stack([(items + NUM_CLUSTERS * step) % len(items) for step in range(1, n + 1)], axis=1)
+
+    def item_vectors(self, user_rows: np.ndarray) -> np.ndarray:
+        self.asked.append(set(user_rows.tolist()))
+        return np.eye(NUM_CLUSTERS, dtype=np.float32)[np.arange(NUM_CLUSTERS * PER_CLUSTER) % NUM_CLUSTERS]
+
+
+OPTIONS: dict[str, dict[str, object]] = {
+    "symmetric": {"symmetric": False},
+    "history_share": {"history_share": 0.5},
+    "hard_negatives": {"hard_negatives": 2, "hard_negative_pool": 5},
+    "behaviour_alignment": {"behaviour_alignment": 0.5},
+    "adversarial_size": {"adversarial_size": 0.05},
+    "weight_averaging": {"weight_averaging": 0.5},
+    "augmentation": {
+        "augmentation": {"share": 0.5},
+        "trainable": "last_layers",
+        "projection_steps": 0,
+        "max_steps": 20,
+    },
+}
+
+
+def tuned_by(encoder: TextEncoder, seed: int = 1, teacher: ClusterTeacher | None = None, **values: object) -> F32:
+    """The embeddings after a short training of the clustered world, kept in any case."""
+    texts, pairs = clustered_world()
+    quick = QUICK.model_dump() | {"projection_steps": 15, "max_steps": 4, "num_layers": 1} | values
+    settings = FinetuneSettings.model_validate(quick)
+    data = FinetuneData.of(encoder, texts, pairs, settings, seed)
+    fields = [text.split() for text in texts]
+    _, candidate = _train_stages(data, Aids.of(data, teacher or ClusterTeacher(), fields))
+    return candidate.embeddings
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_changes_the_training_and_one_seed_gives_one_result(encoder: TextEncoder, option: str) -> None:
+    changed = OPTIONS[option]
+    own = {name: changed[name] for name in ("trainable", "projection_steps", "max_steps") if name in changed}
+    without, first, second = (tuned_by(encoder, **values) for values in (own, changed, changed))
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first - without).max() > 1e-4
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", [name for name in OPTIONS if name != "augmentation"])
+def test_items_chosen_together_come_together_with_every_option(encoder: TextEncoder, option: str) -> None:
+    texts, pairs = clustered_world()
+    settings = FinetuneSettings.model_validate(QUICK.model_dump() | OPTIONS[option])
+    result = finetune(encoder, texts, pairs, settings, seed=3, teacher=ClusterTeacher())
+    assert result.kept == "fine-tuned", result.reason
+    # items of one cluster are all hard negatives of each other here, less what the user knows
+    assert purity(result.encoder, texts) > (0.75 if option == "hard_negatives" else 0.9)
+
+
+def test_the_teacher_is_asked_about_training_users_only(encoder: TextEncoder) -> None:
+    texts, pairs = clustered_world()
+    settings = FinetuneSettings.model_validate(QUICK.model_dump() | {"hard_negatives": 1, "behaviour_alignment": 0.1})
+    data, teacher = FinetuneData.of(encoder, texts, pairs, settings, 4), ClusterTeacher()
+    aids = Aids.of(data, teacher, None)
+    judges = {*data.validation.target_users.tolist(), *data.verdict.target_users.tolist()}
+    assert len(judges) >= 40
+    assert len(teacher.asked) == 2
+    for asked in teacher.asked:
+        assert not asked & judges
+        assert asked == set(pairs.user_rows.tolist()) - judges
+    assert aids.hard is not None
+    assert not set((aids.hard.chosen // len(data.texts)).tolist()) & judges
+
+
+def test_a_teacher_that_is_needed_but_not_given(encoder: TextEncoder) -> None:
+    texts, pairs = clustered_world()
+    for name in ("hard_negatives", "behaviour_alignment"):
+        with pytest.raises(SettingsError, match=f"finetune.{name} is above 0"):
+            finetune(encoder, texts, pairs, QUICK.model_copy(update={name: 1}))
+
+
+def test_items_of_one_text_are_taught_as_one(encoder: TextEncoder) -> None:
+    texts, pairs = clustered_world()
+    doubled = [texts[0], "", texts[0], *texts[1:]]  # items 0 and 2 have one text, item 1 has none
+    shifted = NextItemPairs(
+        pairs.anchor_rows + 2, pairs.positive_rows + 2, pairs.user_rows, pairs.gaps, pairs.moments
+    )  # fmt: skip
+
+    class Neighbour(ClusterTeacher):
+        def neighbours(self, user_rows: np.ndarray, n: int) -> np.ndarray:
+            return np.tile(np.array([2, 1, 3, -1]), (len(doubled), 1))
+
+    data = FinetuneData.of(encoder, doubled, shifted, QUICK.model_copy(update={"hard_negatives": 1}), 0)
+    hard = Aids.of(data, Neighbour(), None).hard
+    assert hard is not None
+    assert hard.neighbours[:2].tolist() == [[-1, -1, 1, -1], [0, -1, -1, -1]]
+
+
+def test_the_blend_is_the_share_that_held_out_users_like_best(encoder: TextEncoder) -> None:
+    texts, pairs = clustered_world()
+    shares = (0.1, 0.5, 0.9)
+    for steps in (3, 60):
+        settings = QUICK.model_copy(update={"projection_steps": steps, "keep_pretrained": shares})
+        data = FinetuneData.of(encoder, texts, pairs, settings, 3)
+        pretrained, candidate = _train_stages(data, Aids())
+        scores = {
+            share: data.validation.ndcg(blend(candidate.embeddings, pretrained, share)).mean() for share in shares
+        }
+        scores[0.0] = data.validation.ndcg(candidate.embeddings).mean()
+        assert scores[candidate.pretrained_share] == pytest.approx(max(scores.values()), abs=1e-12)
+        assert candidate.validation_score == pytest.approx(max(scores.values()), abs=1e-12)
+
+
+def test_a_blend_that_is_kept_encodes_by_both(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, pairs = clustered_world()
+    data = FinetuneData.of(encoder, texts, pairs, QUICK, 3)
+    pretrained, candidate = _train_stages(data, Aids())
+    result = _judge(data, pretrained, dataclasses.replace(candidate, pretrained_share=0.2), 0.0)
+    assert (result.kept, result.pretrained_share) == ("fine-tuned", 0.2), result.reason
+    assert isinstance(result.encoder, BlendedEncoder)
+    np.testing.assert_allclose(result.encoder.encode(texts), blend(candidate.embeddings, pretrained, 0.2), atol=1e-5)
+    assert result.finetuned_score == data.verdict.ndcg(blend(candidate.embeddings, pretrained, 0.2)).mean()

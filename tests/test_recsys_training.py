@@ -105,6 +105,24 @@ def test_text_trains_an_encoder_and_reports_what_it_was_worth(
     assert "text:last" in model.ranker.names  # type: ignore[attr-defined]
 
 
+def test_the_sources_teach_the_encoder_where_the_settings_say_so(
+    tmp_path: Path, tiny_dataset: Dataset, tiny_tree: dict[str, Any]
+) -> None:
+    folder = write_tiny_bert(tmp_path / "bert")
+    encoder = {"model": str(folder), "cache": "off", "max_tokens": 16}
+    quick = {
+        "trainable": "projection", "projection_steps": 10, "batch_size": 16, "min_pairs": 50, "share_held_out": 0.4,
+    }  # fmt: skip
+    scores = []
+    for taught in ({}, {"hard_negatives": 2, "hard_negative_pool": 6, "behaviour_alignment": 5.0}):
+        tree = tiny_tree | {"encoder": encoder, "finetune": quick | taught, "ranker": "by_score"}
+        report = train(tiny_dataset, settings_from(tree)).report["encoder"]
+        assert report["stage"] == "projection", report["reason"]
+        assert report["pretrained_share"] == 0.0
+        scores.append(report["finetuned_score"])
+    assert scores[0] != scores[1]
+
+
 def test_a_catalogue_without_text_trains_without_the_encoder(tmp_path: Path, tiny_tree: dict[str, Any]) -> None:
     dataset = load(tmp_path, world.event_rows(), [{"item_id": row["item_id"]} for row in world.item_rows()])
     model = train(dataset, settings_from(tiny_tree | {"encoder": {"model": "default"}}))
