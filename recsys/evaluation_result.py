@@ -110,7 +110,7 @@ class Evaluation:
                 "product_version": product_version(),
                 "task": task_facts(self.task),
                 "systems": [system.to_json() for system in self.systems],
-                "against_best_source": {"source": self.best_source.name} | _difference_facts(self.against_best_source),
+                "against_best_source": {"source": self.best_source.name} | difference_facts(self.against_best_source),
                 "strategies": self.strategies,
                 "seconds": self.seconds,
                 "seed": self.seed,
@@ -154,7 +154,8 @@ def task_facts(task: EvaluationTask) -> dict[str, Any]:
     }
 
 
-def _difference_facts(found: PairedDifference) -> dict[str, Any]:
+def difference_facts(found: PairedDifference) -> dict[str, Any]:
+    """A comparison by name, for JSON."""
     return {
         "metric": NDCG,
         "difference": found.difference,

@@ -17,18 +17,31 @@ from recsys.retrieval.base import CandidateSource, FitData
 from recsys.retrieval.wiring import SOURCES
 from recsys.scoring import CHUNK, candidates_with_features, mean_ndcg
 from recsys.settings import Settings
+from recsys.stages import StageMemory, fit_parts, reused
 from recsys.windows import LabelWindow
 
 BoolRows = npt.NDArray[np.bool_]
 
 
-def fit_sources(chosen: Mapping[str, ComponentSettings], data: FitData) -> tuple[CandidateSource, ...]:
+def fit_sources(
+    chosen: Mapping[str, ComponentSettings], data: FitData, memory: StageMemory | None = None
+) -> tuple[CandidateSource, ...]:
     """The chosen sources fitted on `data`, less the text sources of a catalogue without text."""
-    fitted = (SOURCES[name].fit(data, settings) for name, settings in chosen.items())
+    fitted = (fit_source(name, settings, data, memory) for name, settings in chosen.items())
     usable = tuple(source for source in fitted if source is not None)
     if not usable:
         raise SettingsError(f"sources: {', '.join(chosen)} work on texts, and this catalogue has none; add popularity")
     return usable
+
+
+def fit_source(
+    name: str, settings: ComponentSettings, data: FitData, memory: StageMemory | None
+) -> CandidateSource | None:
+    """One source, from memory where it was fitted with these settings on these data before."""
+    source: CandidateSource | None = reused(
+        memory, "fit", (name, settings, *fit_parts(data)), lambda: SOURCES[name].fit(data, settings)
+    )
+    return source
 
 
 def held_out_lists(windows: Sequence[LabelWindow], share: float, seed: int) -> list[BoolRows]:
@@ -46,12 +59,13 @@ def window_examples(
     held_out: BoolRows,
     settings: Settings,
     number: int,
+    memory: StageMemory | None = None,
 ) -> tuple[RankingExamples, RankingExamples]:
     """(training, held-out) examples of one window. `data` must be the window's known events. Lists in which no
     source found a label are left out; training lists keep a part of their negatives, held-out lists all.
     """
     check_no_leak(data, window)
-    sources = fit_sources(chosen, data)
+    sources = fit_sources(chosen, data, memory)
     features = FeatureBuilder.fit(data.catalogue, data.events, data.weights, data.embeddings, settings.features)
     rng = np.random.default_rng((settings.seed, number))
     parts: tuple[list[RankingExamples], list[RankingExamples]] = ([], [])

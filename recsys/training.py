@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +25,20 @@ from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from ranking.examples import RankingExamples
 from ranking.lambdamart import LambdaMartRanker
-from recsys.choosing import choose_settings, first_choice
+from recsys.choosing import Choice, choose_settings, first_choice
 from recsys.examples import compare, fit_sources, held_out_lists, window_examples
 from recsys.model import OTHER_KINDS, FittedModel, StoredHistories
 from recsys.retrieval.base import FitData
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings
+from recsys.stages import StageMemory, fit_parts, reused, settings_read
 from recsys.threads import limit_threads
 from recsys.windows import LabelWindow, label_windows
 
 logger = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
+Made = TypeVar("Made")
 MIN_FOUND = 10
 """Lists in which a source found a label, on either side of the split, that a ranker takes at least."""
 
@@ -48,6 +50,8 @@ class _Run:
     dataset: Dataset
     settings: Settings
     report: dict[str, Any] = field(default_factory=lambda: {"seconds": {}})
+    memory: StageMemory | None = None
+    on_held_out: Callable[[float], None] | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -66,12 +70,39 @@ class _Run:
             self.settings.seed, self.settings.threads,
         )  # fmt: skip
 
+    def reused(self, stage: str, make: Callable[[], Made], *parts: object) -> Made:
+        """What `make` returns and writes into the report: from memory where the settings that the stage may read, and
+        `parts`, are as they were.
+        """
 
-def train(dataset: Dataset, settings: Settings | None = None) -> FittedModel:
+        def made() -> tuple[Made, dict[str, Any]]:
+            before = dict(self.report)
+            value = make()
+            return value, {key: facts for key, facts in self.report.items() if facts is not before.get(key)}
+
+        key = (settings_read(stage, self.settings), *parts)
+        value, facts = reused(self.memory, stage, key, made)
+        self.report.update(facts)
+        return value
+
+
+def train(
+    dataset: Dataset,
+    settings: Settings | None = None,
+    *,
+    memory: StageMemory | None = None,
+    on_held_out: Callable[[float], None] | None = None,
+) -> FittedModel:
     """Fit encoder, sources, features and ranker on `dataset`; see `FittedModel`. Deterministic for one seed and
     thread count.
+
+    `memory` spares what an earlier call on the same data set has worked out with equal settings; it changes no result.
+    `on_held_out` is given the learned ranker's NDCG@10 on held-out users, before it is fitted on all of them; what it
+    raises ends the training.
     """
-    run = _Run(dataset, settings or Settings())
+    if memory:
+        memory.check(dataset)
+    run = _Run(dataset, settings or Settings(), memory=memory, on_held_out=on_held_out)
     with limit_threads(run.settings.threads):
         return _train(run)
 
@@ -82,20 +113,26 @@ def _train(run: _Run) -> FittedModel:
     run = dataclasses.replace(run, dataset=dataset)
     events = dataset.events
     with run.stage("windows"):
-        windows = label_windows(events, len(dataset.catalogue), settings.examples, settings.events, settings.seed)
-    encoder, embeddings = _text(run, windows[-1].known if windows else events)
+        windows = run.reused("windows", lambda: _windows(run))
+    known = windows[-1].known if windows else events
+    encoder, embeddings = run.reused("text", lambda: _text(run, known), known)
     with run.stage("choose source settings"):
         chosen = _choose(run, windows, embeddings)
     ranker = _fit_ranker(run, windows, chosen, embeddings)
     with run.stage("refit sources on everything"):
         data = run.fit_data(events, embeddings)
-        sources = fit_sources(chosen, data)
+        sources = fit_sources(chosen, data, run.memory)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
     return FittedModel(
         dataset.catalogue, dataset.users, _stored(dataset, data.weights), sources, fallback, features, ranker, settings,
         _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report,
     )  # fmt: skip
+
+
+def _windows(run: _Run) -> list[LabelWindow]:
+    settings, num_items = run.settings, len(run.dataset.catalogue)
+    return label_windows(run.dataset.events, num_items, settings.examples, settings.events, settings.seed)
 
 
 def _popularity_settings(chosen: dict[str, ComponentSettings], settings: Settings) -> PopularitySettings:
@@ -139,9 +176,15 @@ def _choose(run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None) -
         return {name: first_choice(settings) for name, settings in offered.items()}
     window = windows[-1]
     data = run.fit_data(window.known, embeddings)
-    choices = {name: choose_settings(SOURCES[name], settings, data, window) for name, settings in offered.items()}
+    choices = {name: _choice(run, name, data, window) for name in offered}
     run.report["sources"] = {name: choice.report() for name, choice in choices.items()}
     return {name: choice.settings for name, choice in choices.items()}
+
+
+def _choice(run: _Run, name: str, data: FitData, window: LabelWindow) -> Choice:
+    settings = getattr(run.settings.retrieval, name)
+    key = (name, settings, *fit_parts(data), settings_read("windows", run.settings))
+    return reused(run.memory, "choice", key, lambda: choose_settings(SOURCES[name], settings, data, window))
 
 
 def _fit_ranker(
@@ -158,7 +201,7 @@ def _fit_ranker(
         few = f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
         return _by_score(run, order, few)
     with run.stage("make ranking examples"):
-        train_part, test_part = _examples(run, windows, chosen, embeddings)
+        train_part, test_part = run.reused("examples", lambda: _examples(run, windows, chosen, embeddings))
     if min(len(train_part), len(test_part)) < MIN_FOUND:
         return _by_score(run, order, "the sources find too few of the labelled items")
     with run.stage("fit ranker"):
@@ -171,7 +214,7 @@ def _examples(
     """(training, held-out) examples of all windows, each from sources fitted before it."""
     held_out = held_out_lists(windows, run.settings.lambdamart.share_held_out, run.settings.seed)
     parts = [
-        window_examples(run.fit_data(w.known, embeddings), chosen, w, out, run.settings, number)
+        window_examples(run.fit_data(w.known, embeddings), chosen, w, out, run.settings, number, run.memory)
         for number, (w, out) in enumerate(zip(windows, held_out, strict=True))
     ]
     train_part, test_part = ([part[side] for part in parts] for side in (0, 1))
@@ -185,6 +228,8 @@ def _learned(run: _Run, train_part: RankingExamples, test_part: RankingExamples,
     scores = compare(stopped, test_part)
     lists = {"train_lists": len(train_part), "held_out_lists": len(test_part)}
     run.report["ranker"] = {"held_out_ndcg@10": scores, "trees": stopped.num_trees} | lists
+    if run.on_held_out:
+        run.on_held_out(scores["ranker"])
     best = max((name for name in scores if name != "ranker"), key=lambda name: scores[name])
     verdict = f"NDCG@10 on held-out users: the ranker {scores['ranker']:.4f}, {best} alone {scores[best]:.4f}"
     logger.info(verdict)
