@@ -141,7 +141,7 @@ class _Search:
         first = next(trial.seconds for trial in done if trial.group == START and trial.state == "complete")
         own = [trial.seconds for trial in done if trial.group == group and trial.state == "complete"]
         if self._is_cold:
-            return max(first, *own[-1:])
+            return max([first, *own[-1:]])
         return own[-1] if own else 0.0 if group == "ranker" else first
 
     def _make(self, group: str) -> None:

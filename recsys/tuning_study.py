@@ -140,12 +140,9 @@ def _from_journal(file: Path) -> Study:
 
 def _load(storage: InMemoryStorage | JournalStorage) -> Study:
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_min_trials=4)
-    study = optuna.create_study(
-        storage=storage, study_name=NAME, direction="maximize", load_if_exists=True, pruner=pruner
-    )
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    return study
+    if NAME in optuna.get_all_study_names(storage):
+        return optuna.load_study(storage=storage, study_name=NAME, pruner=pruner)
+    return optuna.create_study(storage=storage, study_name=NAME, direction="maximize", pruner=pruner)
 
 
 def _checked(study: Study, expected: Mapping[str, Any], name: str) -> Study:
@@ -159,6 +156,8 @@ def _checked(study: Study, expected: Mapping[str, Any], name: str) -> Study:
             f"{name} was made with other {', '.join(others)}: its figures can't be compared with new ones. Give another"
             " --study, or delete it to begin anew"
         )
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # of a process that was killed
+        study.tell(trial.number, state=TrialState.FAIL)
     return study
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import world
 from features.tables import Dataset
 from recsys import tuning
 from recsys.errors import DataError, SettingsError
@@ -156,8 +155,8 @@ class TestBudget:
     def test_no_trial_begins_that_would_end_after_it(
         self, tiny_dataset: Dataset, handmade: type[HandmadeObjective]
     ) -> None:
-        """100 s for the start, then rankers of 5 s: the first sources trial, thought to take as long as the start, has no
-        room in 180 s, and rankers fill them up.
+        """100 s for the start, then rankers of 5 s: the first sources trial, thought to take as long as the start, has
+        no room in 180 s, and rankers fill them up.
         """
         found = search(tiny_dataset, None, seconds=180.0)
         assert handmade.now == 175.0
@@ -166,8 +165,9 @@ class TestBudget:
     def test_what_a_group_took_last_time_is_remembered(
         self, tiny_dataset: Dataset, handmade: type[HandmadeObjective]
     ) -> None:
+        """No trial takes more than 20 s after the first, so less than that is left over."""
         found = search(tiny_dataset, None, seconds=300.0)
-        assert 295 <= handmade.now <= 300
+        assert 280 <= handmade.now <= 300
         assert sum(t.group == "sources" for t in found.trials) > 3
 
     def test_the_first_trial_is_always_made(self, tiny_dataset: Dataset, handmade: type[HandmadeObjective]) -> None:
