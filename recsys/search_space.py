@@ -101,18 +101,22 @@ class SearchSpace:
         return {key: found for dimensions in self.groups.values() for key, found in dimensions.items()}
 
     def settings(self, values: Mapping[str, Any], base: Settings) -> Settings:
-        """`base` with these values, floats rounded to four digits, which nobody could tell from more. SettingsError
-        where they don't go together.
-        """
+        """`base` with these values, tidied. SettingsError where they don't go together."""
         tree = base.model_dump()
-        for key, value in values.items():
+        for key, value in self.tidy(values).items():
             *groups, last = key.split(".")
             node = tree
             for group in groups:
                 node = node[group]
-            tidy = isinstance(value, float) and value != self.start[key]
-            node[last] = float(f"{value:.4g}") if tidy else value
+            node[last] = value
         return settings_from(tree)
+
+    def tidy(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values, floats rounded to four digits where they are not those of the start: no trial could tell more."""
+        return {
+            key: float(f"{value:.4g}") if isinstance(value, float) and value != self.start[key] else value
+            for key, value in values.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Each setting's distribution."""

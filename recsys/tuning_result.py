@@ -80,7 +80,7 @@ class Tuning:
                 "settings": changed(self.best_settings.model_dump(mode="json"), Settings().model_dump(mode="json")),
                 "importances": self.importances,
                 "search_space": self.space.to_json(),
-                "trials": [trial.to_json() for trial in self.trials],
+                "trials": [trial.to_json() | {"values": self.space.tidy(trial.values)} for trial in self.trials],
                 "interrupted": self.interrupted,
             }
         )

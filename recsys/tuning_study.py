@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,9 +42,9 @@ _STATES: Mapping[TrialState, Literal["complete", "pruned", "failed"]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished trial. `group` says what was varied (`start`: nothing), `values` are all searched settings by key;
-    `per_query` (n_queries,) float64 is what it reached, empty unless complete, and `ndcg` the mean, None unless
-    complete; `error` says why a trial failed.
+    """One finished trial. `group` says what was varied (`start`: nothing), `values` are all searched settings by key,
+    as drawn; `per_query` (n_queries,) float64 is what it reached, empty unless complete, and `ndcg` the mean, None
+    unless complete; `error` says why a trial failed.
     """
 
     number: int
@@ -115,13 +115,14 @@ def open_study(file: Path | None, expected: Mapping[str, Any]) -> Iterator[Study
         return
     if not file.parent.is_dir():
         raise SettingsError(f"study {file}: the folder {file.parent} does not exist; make it first")
-    try:
-        with locked(file, wait=False):
-            yield _checked(_from_journal(file), expected, f"study {file}")
-    except BlockingIOError:
-        raise SettingsError(
-            f"study {file} is in use by another process; wait for it, or give another --study"
-        ) from None
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(file, wait=False))
+        except BlockingIOError:
+            raise SettingsError(
+                f"study {file} is in use by another process; wait for it, or give another --study"
+            ) from None
+        yield _checked(_from_journal(file), expected, f"study {file}")
 
 
 def _from_journal(file: Path) -> Study:

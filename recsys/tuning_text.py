@@ -85,7 +85,7 @@ def _table(tuning: Tuning) -> Table:
 def _differences(tuning: Tuning, trial: Trial) -> str:
     start = tuning.space.start
     changes: dict[str, list[str]] = {}
-    for key, value in trial.values.items():
+    for key, value in tuning.space.tidy(trial.values).items():
         component, _, rest = key.partition(".")
         if value != start[key]:
             changes.setdefault(component, []).append(f"{rest}={_short(value)}")

@@ -91,6 +91,9 @@ def test_values_are_rounded_unless_they_are_those_of_the_start() -> None:
     found = SearchSpace.of(base, has_text=True)
     assert found.settings({"lambdamart.l2": 1.234567}, base).lambdamart.l2 == 1.234567
     assert found.settings({"lambdamart.l2": 7.654321}, base).lambdamart.l2 == 7.654
+    assert found.tidy({"lambdamart.l2": 7.654321, "lambdamart.num_leaves": 31}) == {
+        "lambdamart.l2": 7.654, "lambdamart.num_leaves": 31,
+    }  # fmt: skip
 
 
 def test_the_start_changes_nothing() -> None:
