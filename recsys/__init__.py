@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recsys.requests import HistoryEvent, Recommendation, RecommendedItem, Request
     from recsys.settings import Settings, load_settings
     from recsys.training import train
+    from recsys.tuning import tune
 
 __all__ = [
     "BundleError",
@@ -43,6 +44,7 @@ __all__ = [
     "load_settings",
     "save_bundle",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -54,6 +56,7 @@ _HOMES = {
     "recsys.requests": ("HistoryEvent", "Recommendation", "RecommendedItem", "Request"),
     "recsys.settings": ("Settings", "load_settings"),
     "recsys.training": ("train",),
+    "recsys.tuning": ("tune",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

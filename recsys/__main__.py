@@ -11,18 +11,23 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from recsys.bundle_commands import BUNDLE, FOLDER, bundles
+from recsys.bundle_commands import BUNDLE, bundles
+from recsys.command_options import data as _data
+from recsys.command_options import events as _events
+from recsys.command_options import file as _file
+from recsys.command_options import read_data as _read
+from recsys.command_options import settings_options as _settings_options
 from recsys.threads import limit_threads, num_cpus
+from recsys.tune_command import tune
 
 if TYPE_CHECKING:
-    from features.tables import Dataset
     from recsys.model import FittedModel
     from recsys.settings import Settings
 
@@ -42,18 +47,6 @@ _ENVIRONMENT_ERRORS = frozenset(
 )
 """What the machine, not the code, is to blame for: one clear line instead of a traceback."""
 _log = logging.getLogger(__name__)
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_file = click.Path(dir_okay=False, path_type=Path)
-_data = click.option("--data", type=FOLDER, required=True, help="Folder with the tables items and events.")
-_events = click.option("--events", metavar="LIST", help="Comma list: only these event types count.")
-
-
-def _settings_options(command: _Command) -> _Command:
-    command = click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="One setting; repeatable.")(
-        command
-    )
-    return click.option("--settings", "file", type=_file, help="TOML file of settings.")(command)
 
 
 def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -120,28 +113,6 @@ def _train(data: Path, bundle: Path, settings: Settings, events: str | None, pro
     model = train(dataset, settings)
     version = save_bundle(model, bundle, promote, rejected=dataset.rejected)
     return _summary(model, bundle, version, promote)
-
-
-def _read(data: Path, settings: Settings, events: str | None) -> Dataset:
-    from features.tables import Dataset
-
-    dataset = Dataset.load(data, settings.data, events=_names(events))
-    _log.info(
-        "%s: %d items, %d events of %d users, %d rows rejected",
-        data, len(dataset.catalogue), len(dataset.events), len(dataset.users), len(dataset.rejected),
-    )  # fmt: skip
-    for reason, count in dataset.rejected.counts().items():
-        _log.info("rejected %d x %s", count, reason)
-    return dataset
-
-
-def _names(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise click.UsageError("--events names no event type")
-    return names
 
 
 def _summary(model: FittedModel, bundle: Path, version: str, promoted: bool) -> str:
@@ -270,6 +241,7 @@ def settings(file: Path | None, assignments: Sequence[str]) -> None:
         click.echo(f"{key}={json.dumps(value, ensure_ascii=False)}")
 
 
+cli.add_command(tune)
 cli.add_command(bundles)
 
 

@@ -139,8 +139,8 @@ class Evaluation:
                 "product_version": product_version(),
                 "task": task_facts(self.task),
                 "systems": [system.to_json() for system in self.systems],
-                "against_best_source": {"source": self.best_source.name} | _difference_facts(self.against_best_source),
-                "against_buy_again": {name: _difference_facts(d) for name, d in self.against_buy_again.items()},
+                "against_best_source": {"source": self.best_source.name} | difference_facts(self.against_best_source),
+                "against_buy_again": {name: difference_facts(d) for name, d in self.against_buy_again.items()},
                 "strategies": self.strategies,
                 "seconds": self.seconds,
                 "seed": self.seed,
@@ -195,7 +195,8 @@ def changed_settings(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in flat_settings(settings) if key not in defaults or value != defaults[key]}
 
 
-def _difference_facts(found: PairedDifference) -> dict[str, Any]:
+def difference_facts(found: PairedDifference) -> dict[str, Any]:
+    """A comparison by name, for JSON."""
     return {
         "metric": NDCG,
         "difference": found.difference,

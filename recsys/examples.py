@@ -23,6 +23,7 @@ from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.wiring import SOURCES
 from recsys.scoring import CHUNK, candidates_with_features, mean_ndcg
 from recsys.settings import Settings
+from recsys.stages import StageMemory, fit_parts, reused
 from recsys.windows import LabelWindow
 
 BoolRows = npt.NDArray[np.bool_]
@@ -43,10 +44,18 @@ class FittedWindow:
         chosen: Mapping[str, ComponentSettings],
         settings: Settings,
         ready: Mapping[str, CandidateSource] | None = None,
+        memory: StageMemory | None = None,
     ) -> Self:
-        """The chosen sources and the features of lists that leave out the history; `ready`: see `fit_sources`."""
+        """The chosen sources and the features of lists that leave out the history; `ready`, `memory`: see
+        `fit_sources`.
+        """
         features = FeatureBuilder.fit(data.catalogue, data.events, data.weights, data.embeddings, settings.features)
-        return cls(data, fit_sources(chosen, data, ready), features)
+        return cls(data, fit_sources(chosen, data, ready, memory), features)
+
+    @property
+    def by_name(self) -> dict[str, CandidateSource]:
+        """The sources by name."""
+        return {source.name: source for source in self.sources}
 
     def parts(
         self, settings: Settings, *, repeats: bool
@@ -59,17 +68,30 @@ class FittedWindow:
 
 
 def fit_sources(
-    chosen: Mapping[str, ComponentSettings], data: FitData, ready: Mapping[str, CandidateSource] | None = None
+    chosen: Mapping[str, ComponentSettings],
+    data: FitData,
+    ready: Mapping[str, CandidateSource] | None = None,
+    memory: StageMemory | None = None,
 ) -> tuple[CandidateSource, ...]:
     """The chosen sources fitted on `data`, less the text sources of a catalogue without text. Those that are `ready`,
-    fitted on the same data with the same settings, are not fitted again.
+    fitted on the same data with the same settings, in this run, or are in `memory`, from an earlier one, are not
+    fitted again.
     """
     known = ready or {}
-    fitted = (known.get(name) or SOURCES[name].fit(data, settings) for name, settings in chosen.items())
+    fitted = (known.get(name) or _fit_source(name, settings, data, memory) for name, settings in chosen.items())
     usable = tuple(source for source in fitted if source is not None)
     if not usable:
         raise SettingsError(f"sources: {', '.join(chosen)} work on texts, and this catalogue has none; add popularity")
     return usable
+
+
+def _fit_source(
+    name: str, settings: ComponentSettings, data: FitData, memory: StageMemory | None
+) -> CandidateSource | None:
+    source: CandidateSource | None = reused(
+        memory, "fit", (name, settings, *fit_parts(name, data)), lambda: SOURCES[name].fit(data, settings)
+    )
+    return source
 
 
 def held_out_lists(windows: Sequence[LabelWindow], share: float, seed: int) -> list[BoolRows]:

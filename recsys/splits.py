@@ -78,6 +78,23 @@ def split(
     return _by_time(dataset, timeline, kind, quantile, per_user)
 
 
+def without_test(dataset: Dataset, task: str | None = None, quantile: float = 0.9) -> Dataset:
+    """The data set without what `split` of that kind judges on: what may be looked at to choose settings. Of loo, all
+    but each user's last new item; of the others, what `split` trains on.
+    """
+    kind = _kind(dataset.events, task)
+    if kind == "repeat" and not dataset.events.has_clock:
+        return split(dataset, kind).train
+    if kind != "loo":
+        return dataset.with_events(dataset.events.before(_cut(dataset.events, quantile)))
+    timeline = _Timeline.of(dataset.events, len(dataset.catalogue))
+    return dataset.with_events(_but_the_newest(dataset.events, timeline.select(timeline.is_truth), 1))
+
+
+def _cut(events: Events, quantile: float) -> float:
+    return float(np.quantile(events.times, quantile)) if len(events) else 0.0
+
+
 def _kind(events: Events, task: str | None) -> TaskKind:
     if task is None:
         return "live" if events.has_clock else "loo"
@@ -160,7 +177,7 @@ class _Queries:
 
 def _by_time(dataset: Dataset, timeline: _Timeline, kind: TaskKind, quantile: float, per_user: int) -> EvaluationTask:
     events = dataset.events
-    cut = float(np.quantile(events.times, quantile)) if len(events) else 0.0
+    cut = _cut(events, quantile)
     queries = _at_the_cut(timeline, cut) if kind == "static" else _before_moments(timeline, cut)
     queries = queries.select((queries.stops > queries.starts) & (timeline.num_truths(queries.stops, queries.ends) > 0))
     if kind != "static":
@@ -206,12 +223,16 @@ def _leave_one_out(dataset: Dataset) -> EvaluationTask:
     starts = timeline.user_starts
     ends = _stops(starts, len(timeline))
     queries = _Queries(starts, ends - 1, ends, np.full(len(starts), np.nan)).select(ends - starts >= 3)
+    return _task("loo", dataset, _but_the_newest(dataset.events, timeline, 2), timeline, queries, None)
+
+
+def _but_the_newest(events: Events, timeline: _Timeline, num_hidden: int) -> Events:
+    """Each user's new items less the last `num_hidden` (one fewer of users with less than three), by their order."""
     place = rank_in_run(timeline.users)
-    length = np.repeat(ends - starts, ends - starts)
-    kept = np.flatnonzero(place < length - np.where(length >= 3, 2, 1))
+    length = np.repeat(run_lengths(timeline.users), run_lengths(timeline.users))
+    kept = np.flatnonzero(place < length - np.where(length >= 3, num_hidden, num_hidden - 1))
     kept = kept[np.argsort(place[kept], kind="stable")]
-    train = _reordered(dataset.events, timeline.rows[kept], place[kept].astype(np.float64), "sequence")
-    return _task("loo", dataset, train, timeline, queries, None)
+    return _reordered(events, timeline.rows[kept], place[kept].astype(np.float64), "sequence")
 
 
 def _reordered(events: Events, rows: _Rows, times: FloatArray, clock: Clock) -> Events:

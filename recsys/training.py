@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,21 +26,23 @@ from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from ranking.examples import SplitExamples
 from ranking.lambdamart import LambdaMartRanker
-from recsys.choosing import choose_settings, first_choice
+from recsys.choosing import Choice, choose_settings, first_choice
 from recsys.examples import FittedWindow, compare, fit_sources, held_out_lists, window_examples
 from recsys.model import OTHER_KINDS, FittedModel, RepeatModel, StoredHistories
 from recsys.retrieval.base import CandidateSource, FitData
 from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.retrieval.repeat import RepeatSource
-from recsys.retrieval.wiring import SOURCES
+from recsys.retrieval.wiring import GOING_ON, SOURCES
 from recsys.settings import Settings
+from recsys.stages import StageMemory, fit_parts, reused, settings_read
 from recsys.teacher import SourceTeacher
 from recsys.threads import limit_threads
 from recsys.windows import LabelWindow, label_windows
 
 logger = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
+Made = TypeVar("Made")
 MIN_FOUND = 10
 """Lists in which a source found a label, on either side of the split, that a ranker takes at least."""
 
@@ -53,10 +55,12 @@ class _Run:
     settings: Settings
     report: dict[str, Any] = field(default_factory=lambda: {"seconds": {}})
     ready: dict[int, dict[str, CandidateSource]] = field(default_factory=dict)
-    """Sources that choosing settings has fitted already, by the number of events known."""
+    """Sources that need not be fitted again, from choosing settings or from memory, by the number of events known."""
     fitted: dict[int, FittedWindow] = field(default_factory=dict)
     keep_examples: bool = False
     examples: SplitExamples | None = None
+    memory: StageMemory | None = None
+    on_held_out: Callable[[float], None] | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -76,11 +80,12 @@ class _Run:
         )  # fmt: skip
 
     def _fitted_before(self, num_events: int) -> dict[str, CandidateSource]:
-        """The newest sources fitted on fewer events: every window's known events are part of a newer one's."""
-        fitted = {key: {source.name: source for source in window.sources} for key, window in self.fitted.items()}
-        known = self.ready | fitted
+        """The newest sources that others go on from, of those fitted on fewer events: every window's known events are
+        part of a newer one's.
+        """
+        known = self.ready | {key: window.by_name for key, window in self.fitted.items()}
         older = [key for key in known if key < num_events]
-        return known[max(older)] if older else {}
+        return _to_go_on_from(known[max(older)]) if older else {}
 
     def fit_window(
         self, window: LabelWindow, chosen: dict[str, ComponentSettings], embeddings: F32 | None
@@ -89,8 +94,23 @@ class _Run:
         key = len(window.known)  # the known events of an older window are fewer
         if key not in self.fitted:
             data = self.fit_data(window.known, embeddings)
-            self.fitted[key] = FittedWindow.fit(data, chosen, self.settings, self.ready.get(key))
+            self.fitted[key] = FittedWindow.fit(data, chosen, self.settings, self.ready.get(key), self.memory)
         return self.fitted[key]
+
+    def reused(self, stage: str, make: Callable[[], Made], *parts: object) -> Made:
+        """What `make` returns and writes into the report: from memory where the settings that the stage may read, and
+        `parts`, are as they were.
+        """
+
+        def made() -> tuple[Made, dict[str, Any]]:
+            before = dict(self.report)
+            value = make()
+            return value, {key: facts for key, facts in self.report.items() if facts is not before.get(key)}
+
+        key = (settings_read(stage, self.settings), *parts)
+        value, facts = reused(self.memory, stage, key, made)
+        self.report.update(facts)
+        return value
 
 
 @dataclass(frozen=True)
@@ -102,11 +122,23 @@ class TrainingArtifacts:
     examples: SplitExamples | None
 
 
-def train(dataset: Dataset, settings: Settings | None = None) -> FittedModel:
+def train(
+    dataset: Dataset,
+    settings: Settings | None = None,
+    *,
+    memory: StageMemory | None = None,
+    on_held_out: Callable[[float], None] | None = None,
+) -> FittedModel:
     """Fit encoder, sources, features and ranker on `dataset`; see `FittedModel`. Deterministic for one seed and
     thread count.
+
+    `memory` spares what an earlier call on the same data set has worked out with equal settings; it changes no result.
+    `on_held_out` is given the learned ranker's NDCG@10 on held-out users, before it is fitted on all of them; what it
+    raises ends the training.
     """
-    run = _Run(dataset, settings or Settings())
+    if memory:
+        memory.check(dataset)
+    run = _Run(dataset, settings or Settings(), memory=memory, on_held_out=on_held_out)
     with limit_threads(run.settings.threads):
         return _train(run).model
 
@@ -142,8 +174,9 @@ def _train(run: _Run) -> TrainingArtifacts:
     run = dataclasses.replace(run, dataset=dataset)
     events = dataset.events
     with run.stage("windows"):
-        windows = label_windows(events, len(dataset.catalogue), settings.examples, settings.events, settings.seed)
-    encoder, embeddings = _text(run, windows[-1].known if windows else events)
+        windows = run.reused("windows", lambda: _windows(run))
+    known = windows[-1].known if windows else events
+    encoder, embeddings = run.reused("text", lambda: _text(run, known), known)
     with run.stage("choose source settings"):
         chosen = _choose(run, windows, embeddings)
     ranker = _fit_ranker(run, windows, chosen, embeddings)
@@ -152,7 +185,7 @@ def _train(run: _Run) -> TrainingArtifacts:
         data = run.fit_data(events, embeddings)
         run.fitted.clear()  # the memory is needed for the sources fitted on everything
         run.ready.clear()
-        sources = fit_sources(chosen, data)
+        sources = fit_sources(chosen, data, memory=run.memory)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
         repeats = None
@@ -163,6 +196,11 @@ def _train(run: _Run) -> TrainingArtifacts:
         _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report, repeats=repeats,
     )  # fmt: skip
     return TrainingArtifacts(model, dataset, run.examples)
+
+
+def _windows(run: _Run) -> list[LabelWindow]:
+    settings, num_items = run.settings, len(run.dataset.catalogue)
+    return label_windows(run.dataset.events, num_items, settings.examples, settings.events, settings.seed)
 
 
 def _popularity_settings(chosen: dict[str, ComponentSettings], settings: Settings) -> PopularitySettings:
@@ -213,10 +251,16 @@ def _choose(run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None) -
         return {name: first_choice(settings) for name, settings in offered.items()}
     window = windows[-1]
     data = run.fit_data(window.known, embeddings)
-    choices = {name: choose_settings(SOURCES[name], settings, data, window) for name, settings in offered.items()}
+    choices = {name: _choice(run, name, data, window) for name in offered}
     run.report["sources"] = {name: choice.report() for name, choice in choices.items()}
     run.ready[len(window.known)] = {name: c.source for name, c in choices.items() if c.source is not None}
     return {name: choice.settings for name, choice in choices.items()}
+
+
+def _choice(run: _Run, name: str, data: FitData, window: LabelWindow) -> Choice:
+    settings = getattr(run.settings.retrieval, name)
+    key = (name, settings, *fit_parts(name, data), settings_read("windows", run.settings))
+    return reused(run.memory, "choice", key, lambda: choose_settings(SOURCES[name], settings, data, window))
 
 
 def _fit_ranker(
@@ -251,7 +295,8 @@ def _fit_repeat_ranker(
         lists = _with_repeats(run, windows)
     num_lists = sum(len(window) for window in lists)
     share = sum(window.num_with_repeat for window in lists) / max(num_lists, 1)
-    own = dataclasses.replace(run, report={"lists": num_lists, "share_with_repeat": round(share, 4)})
+    report = {"lists": num_lists, "share_with_repeat": round(share, 4)}
+    own = dataclasses.replace(run, report=report, on_held_out=None)  # it is told of the other ranker
     run.report["repeats"] = own.report
     logger.info("repeats: in %.1f %% of %d labelled lists", 100 * share, num_lists)
     if num_lists < settings.examples.min_lists or share < settings.examples.min_repeat_share:
@@ -278,7 +323,27 @@ def _with_repeats(run: _Run, windows: Sequence[LabelWindow]) -> list[LabelWindow
 def _examples(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> SplitExamples:
-    """The examples of all windows, each from sources fitted before it."""
+    """The examples of all windows, each from sources fitted before it. From memory come the newest of these sources,
+    too, that others go on from: what is fitted on everything goes on from the same ones then.
+    """
+    newest = max(len(window.known) for window in windows)
+
+    def made() -> tuple[SplitExamples, dict[str, CandidateSource]]:
+        examples = _make_examples(run, windows, chosen, embeddings)
+        return examples, _to_go_on_from(run.fitted[newest].by_name)
+
+    examples, fitted = run.reused("examples", made, windows[0].repeats)
+    run.ready[newest] = run.ready.get(newest, {}) | fitted
+    return examples
+
+
+def _to_go_on_from(sources: Mapping[str, CandidateSource]) -> dict[str, CandidateSource]:
+    return {name: source for name, source in sources.items() if name in GOING_ON}
+
+
+def _make_examples(
+    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
+) -> SplitExamples:
     held_out = held_out_lists(windows, run.settings.lambdamart.share_held_out, run.settings.seed)
     parts = []
     for number, (window, out) in enumerate(zip(windows, held_out, strict=True)):
@@ -298,6 +363,8 @@ def _learned(run: _Run, examples: SplitExamples, order: Sequence[str]) -> Ranker
     scores = compare(stopped, test_part)
     lists = {"train_lists": len(train_part), "held_out_lists": len(test_part)}
     run.report["ranker"] = {"held_out_ndcg@10": scores, "trees": stopped.num_trees} | lists
+    if run.on_held_out:
+        run.on_held_out(scores["ranker"])
     best = max((name for name in scores if name != "ranker"), key=lambda name: scores[name])
     verdict = f"NDCG@10 on held-out users: the ranker {scores['ranker']:.4f}, {best} alone {scores[best]:.4f}"
     logger.info(verdict)

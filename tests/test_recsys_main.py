@@ -23,6 +23,7 @@ from recsys.__main__ import _run, _summary
 from recsys.bundle import current_version, list_versions, save_bundle
 from recsys.errors import SettingsError
 from recsys.gunicorn_app import GunicornApp, check_host
+from recsys.settings import load_settings
 from recsys.threads import limit_threads
 
 QUICK = ["--set", "encoder.model=none", "--set", 'sources=["popularity"]']
@@ -335,3 +336,67 @@ def test_a_terminated_batch_leaves_nothing(bundle: Path, tmp_path: Path) -> None
     process.communicate(timeout=60)
     assert process.returncode == 143
     assert {path.name for path in tmp_path.iterdir()} == {"bundles", "r.jsonl"}
+
+
+class TestTune:
+    def test_it_writes_settings_that_load_and_goes_on(
+        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out, figures = tmp_path / "settings.toml", tmp_path / "trials.json"
+        command = ["tune", "--data", data, "--out", out, "--json", figures, "--task", "static", "--seed", 3]
+        command += ["--set", "encoder.model=none", "--set", "sources=als,popularity", "--set", "threads=1"]
+        assert run(*command, "--trials", 2, "--only", "retrieval.als, ranker") == 0
+        shown = capsys.readouterr().out
+        assert "Trials: 2 complete" in shown
+        assert f"settings in {out}" in shown
+        assert out.read_text().startswith("# Found by `recsys tune`")
+        assert load_settings(out, (), {}).seed == 3
+        assert run("evaluate", "--data", data, "--task", "static", "--settings", out) == 0
+        capsys.readouterr()
+        assert run(*command, "--trials", 3, "--only", "retrieval.als, ranker") == 0
+        assert "Trials: 3 complete" in capsys.readouterr().out
+        content = json.loads(figures.read_text())
+        assert content["trials"][0]["group"] == "start"
+        assert (content["seed"], content["task"]["kind"], content["task"]["test_part_held_out"]) == (3, "static", True)
+        assert run(*command, "--trials", 4) == 2
+        assert "was made with other search space" in capsys.readouterr().err
+
+    def test_ctrl_c_writes_what_was_found(self, data: Path, tmp_path: Path) -> None:
+        out = tmp_path / "settings.toml"
+        command = ("tune", "--data", data, "--out", out, "--set", "encoder.model=none", "--set", "threads=1")
+        process = start(*command, "--only", "ranker")
+        assert process.stderr is not None
+        said = next((line for line in process.stderr if "trial 0 (start)" in line), "")
+        assert said, "it ended before its first trial did"
+        process.send_signal(signal.SIGINT)
+        shown, errors = process.communicate(timeout=250)
+        assert process.returncode == 130, errors
+        assert errors.endswith("interrupted; the trial that was running is lost\n")
+        assert "Traceback" not in errors
+        assert "the same command goes on" in shown
+        assert load_settings(out, (), {}).encoder.model == "none"
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--out", "none/s.toml"], "the folder none does not exist"),
+            (["--out", "s.toml", "--settings", "s.toml"], "is the file of --settings"),
+            (["--out", "s.toml", "--study", "s.toml"], "must be a file of its own"),
+            (["--out", "s.toml", "--only", "trees"], "names nothing that can be tuned"),
+            (["--out", "s.toml", "--minutes", "-1"], "--minutes"),
+            ([], "--out"),
+        ],
+    )
+    def test_bad_input_is_found_before_anything_is_written(
+        self,
+        data: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        options: list[str],
+        message: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert run("tune", "--data", data, *options) == 2
+        assert message in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []

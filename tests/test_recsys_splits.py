@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from features.tables import Catalogue, Dataset, Events, IdIndex, Rejected
 from recsys.errors import SettingsError
-from recsys.splits import LIST_LENGTH, split
+from recsys.splits import LIST_LENGTH, split, without_test
 
 ITEMS = "abcdefgh"
 KINDS = ("view", "purchase")
@@ -284,3 +284,38 @@ def test_repeat_without_a_clock_asks_for_the_last_moment():
     assert len(triples(task)) == len(WORLD) - 3
     assert ("x", "d", 5) in triples(task)
     assert task.cut is None
+
+
+@pytest.mark.parametrize("kind", ["live", "static", "repeat"])
+def test_without_the_test_part_of_a_split_by_time_there_is_what_it_trains_on(kind):
+    kept, trained = without_test(dataset(WORLD), kind, 0.5).events, split(dataset(WORLD), kind, 0.5).train.events
+    for name in ("user_rows", "item_rows", "times"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(trained, name))
+
+
+def test_without_the_test_part_of_repeat_without_a_clock_there_is_what_it_trains_on():
+    ordered = dataset(WORLD, "sequence")
+    kept, trained = without_test(ordered, "repeat").events, split(ordered, "repeat").train.events
+    assert len(kept) == len(WORLD) - 3
+    for name in ("user_rows", "item_rows", "times"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(trained, name))
+
+
+def test_without_the_test_part_of_loo_the_last_but_one_is_the_last():
+    """The usual protocol: settings are chosen on the item before the one that is judged on."""
+    rows = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "d", 4), ("u", "a", 5), ("v", "a", 1), ("v", "b", 2)]
+    left = without_test(dataset(rows, "sequence"), "loo")
+    assert [(q[0], q[3]) for q in queries(split(dataset(rows, "sequence"), "loo"))] == [("u", "d")]
+    assert [(q[0], "".join(e for e, _ in q[2]), q[3]) for q in queries(split(left, "loo"))] == [("u", "ab", "c")]
+    assert len(left.events) == 5, "v is asked nothing, so nothing of v is hidden"
+
+
+@given(any_rows)
+def test_nothing_that_is_judged_on_is_left_without_the_test_part(rows):
+    data = dataset(rows)
+    for kind in ("live", "static", "loo"):
+        asked, events = split(data, kind), without_test(data, kind).events
+        known = set(zip(data.users.ids[events.user_rows], data.catalogue.items.ids[events.item_rows], strict=True))
+        answers = {(user, item) for user, truth in zip(asked.users, asked.truths, strict=True) for item in truth}
+        assert not known & answers
+        assert kind == "loo" or not (events.times >= asked.cut).any()

@@ -34,7 +34,7 @@ class FitData:
     num_threads: int
     previous: Mapping[str, Any] = field(default_factory=dict)
     """Sources, by name, that were fitted on a part of these very events, the older ones: what takes long may go on from
-    there.
+    the one of its own name (`wiring.GOING_ON`), and from no other.
     """
 
     @property
