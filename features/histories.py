@@ -52,6 +52,11 @@ class HistoryWeights:
         """Where one history's entries are."""
         return slice(int(self.indptr[query_row]), int(self.indptr[query_row + 1]))
 
+    def row(self, query_row: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """One history's items and their weights."""
+        span = self.span(query_row)
+        return self.indices[span], self.data[span]
+
     @cached_property
     def query_rows(self) -> npt.NDArray[np.int64]:
         """Which history each entry belongs to."""
