@@ -76,7 +76,7 @@ class ItemFeatures:
 
 
 def _usual(numbers: npt.NDArray[np.float32], weights: FloatArray) -> npt.NDArray[np.float32]:
-    """Weighted means of the columns of `numbers` (n_events, num_numbers) over the known ones; NaN where there is none."""
+    """Weighted means of the columns of `numbers` (n_events, num_numbers) over the known ones; NaN if there is none."""
     known = ~np.isnan(numbers)
     totals = weights @ known
     sums = weights @ np.where(known, numbers, 0.0).astype(np.float64)

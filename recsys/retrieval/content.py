@@ -56,8 +56,8 @@ class ContentScores:
 def attribute_profiles(
     attributes: sp.csr_matrix, histories: Histories, half_life: float | None, history_limit: int
 ) -> sp.csr_matrix:
-    """(n, num_values) CSR float32 unit rows: the weighted means of the history's attributes; zero rows where the history
-    holds none.
+    """(n, num_values) CSR float32 unit rows: the weighted means of the history's attributes; zero rows where it holds
+    none.
     """
     sums = (histories.weighted(half_life, history_limit).csr @ attributes).tocsr()
     norms = np.sqrt(np.asarray(sums.multiply(sums).sum(axis=1)).ravel())

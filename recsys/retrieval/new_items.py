@@ -38,8 +38,8 @@ class NewItemsSettings(Settings):
 
 @dataclass(frozen=True)
 class NewItemsSource:
-    """The text profile's cosine plus `attribute_weight` times the attribute profile's; `new_rows` (n_new,) int64 are the
-    items that are new, `attributes` (n_items, num_values) CSR float32 unit rows.
+    """The text profile's cosine plus `attribute_weight` times the attribute profile's; `new_rows` (n_new,) int64 are
+    the items that are new, `attributes` (n_items, num_values) CSR float32 unit rows.
     """
 
     name: ClassVar[str] = "new_items"
@@ -73,9 +73,7 @@ class NewItemsSource:
         own, own_attributes = self._own
         text = InnerProductScores(queries, self.embeddings, np.ones(len(histories), np.float32), self.new_rows, own)
         tastes = attribute_profiles(self.attributes, histories, self.half_life, self.history_limit)
-        return {
-            "": ContentScores(text, tastes, self.attributes, self.attribute_weight, self.new_rows, own_attributes)
-        }
+        return {"": ContentScores(text, tastes, self.attributes, self.attribute_weight, self.new_rows, own_attributes)}
 
 
 def _is_new(data: FitData, settings: NewItemsSettings) -> BoolArray:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.tables import FloatArray, IntArray
+from recsys.retrieval.base import FitData
 from recsys.retrieval.scores import F32
 
 Wide = npt.NDArray[np.float64]
@@ -38,9 +39,38 @@ class Training:
 
     def of(self, rows: IntArray) -> Training:
         """The items at `rows`."""
-        return Training(
-            self.embeddings[rows], self.factors[rows], self.counts[rows], self.likers[rows], self.user_gram
-        )
+        per_item = (self.embeddings, self.factors, self.counts, self.likers)
+        return Training(*(values[rows] for values in per_item), self.user_gram)
+
+
+def project_factors(data: FitData, users: F32, items: F32) -> F32 | None:
+    """The map from text to `items` (n_items, size), the factors of a model whose users' are `users` (num_users, size);
+    None without text, or where too few items have both text and events.
+    """
+    if data.embeddings is None:
+        return None
+    liked = data.matrix.astype(bool).astype(np.float32)
+    wide = users.astype(np.float64)
+    likers = np.asarray(liked.T @ users, np.float64)
+    known = Training(data.embeddings, items, np.asarray(liked.getnnz(axis=0)), likers, wide.T @ wide)
+    return fit_projection(known, np.random.default_rng(data.seed))
+
+
+def with_text(data: FitData, factors: F32, projection: F32, evidence: float) -> F32:
+    """`factors` (n_items, size), each item's mixed with what its text predicts, its events against `evidence`: an item
+    without events has the prediction alone, one without text its own alone.
+    """
+    if data.embeddings is None:
+        return factors
+    counts = np.asarray(data.matrix.getnnz(axis=0), np.float64)
+    trust = np.where(counts > 0, evidence / np.maximum(counts + evidence, 1.0), 1.0)
+    trust = np.where(data.embeddings.any(axis=1), trust, 0.0).astype(np.float32)[:, None]
+    return np.asarray((1 - trust) * factors + trust * mapped(data.embeddings, projection), np.float32)
+
+
+def mapped(embeddings: F32, projection: F32) -> F32:
+    """`embeddings` (n, embedding_size) @ `projection`, float32."""
+    return np.asarray(embeddings.astype(np.float64) @ projection.astype(np.float64), np.float32)
 
 
 def fit_projection(data: Training, rng: np.random.Generator) -> F32 | None:
