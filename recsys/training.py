@@ -72,15 +72,8 @@ class _Run:
         """What sources may learn from when `events` are all that is known."""
         return FitData(
             self.dataset.catalogue, events, len(self.dataset.users), self.settings.events, embeddings,
-            self.settings.seed, self.settings.threads, self._fitted_before(len(events)),
+            self.settings.seed, self.settings.threads,
         )  # fmt: skip
-
-    def _fitted_before(self, num_events: int) -> dict[str, CandidateSource]:
-        """The newest sources fitted on fewer events: every window's known events are part of a newer one's."""
-        fitted = {key: {source.name: source for source in window.sources} for key, window in self.fitted.items()}
-        known = self.ready | fitted
-        older = [key for key in known if key < num_events]
-        return known[max(older)] if older else {}
 
     def fit_window(
         self, window: LabelWindow, chosen: dict[str, ComponentSettings], embeddings: F32 | None
@@ -149,9 +142,9 @@ def _train(run: _Run) -> TrainingArtifacts:
     ranker = _fit_ranker(run, windows, chosen, embeddings)
     repeat_ranker = _fit_repeat_ranker(run, windows, chosen, embeddings)
     with run.stage("refit sources on everything"):
-        data = run.fit_data(events, embeddings)
         run.fitted.clear()  # the memory is needed for the sources fitted on everything
         run.ready.clear()
+        data = run.fit_data(events, embeddings)
         sources = fit_sources(chosen, data)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
