@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from features.item_sets import ItemSets
-from features.runs import ends
+from features.runs import ends, flat_rows
 from features.tables import BoolArray, FloatArray, IntArray
 
 
@@ -51,6 +52,19 @@ class HistoryWeights:
     def span(self, query_row: int) -> slice:
         """Where one history's entries are."""
         return slice(int(self.indptr[query_row]), int(self.indptr[query_row + 1]))
+
+    def sums(self, matrix: sp.csr_matrix) -> npt.NDArray[np.float64]:
+        """(n, num_columns): the weighted sums of the items' rows of `matrix` (n_items, num_columns)."""
+        flat, entry = flat_rows(matrix, self.indices)
+        shape = (len(self), matrix.shape[1])
+        key = self.query_rows[entry] * shape[1] + matrix.indices[flat]
+        sums = np.bincount(key, self.data[entry] * matrix.data[flat], shape[0] * shape[1])
+        return np.asarray(sums, np.float64).reshape(shape)
+
+    def row(self, query_row: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """One history's items and their weights."""
+        span = self.span(query_row)
+        return self.indices[span], self.data[span]
 
     @cached_property
     def query_rows(self) -> npt.NDArray[np.int64]:

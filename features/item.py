@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.decay import time_decay
-from features.tables import PRICE, PUBLISHED_AT, Catalogue, Events, FloatArray, IntArray
+from features.tables import PRICE, PUBLISHED_AT, BoolArray, Catalogue, Events, FloatArray, IntArray
 
 DAY = 86_400.0
 Columns = dict[str, npt.NDArray[np.float32]]
@@ -23,7 +23,9 @@ class ItemFeatures:
     `popularity` (n_items, num_half_lives + 1) float32: log(1 + decayed weight), shortest half-life first, the last
     one without decay. `first_seen`, `last_seen`, `published_at` float64 unix seconds (NaN: never, or no clock).
     `repeat_share` float32: of the item's buyers, the share that took it in a second moment. `numbers` (n_items,
-    num_numbers) float32: price and the numeric attributes, NaN for unknown, named by `number_names`.
+    num_numbers) float32: price and the numeric attributes, NaN for unknown, named by `number_names`;
+    `usual_numbers` (num_numbers,) float32: their means over what is taken lately. `known_until`: time of the newest
+    event (None: no event, or no clock).
     """
 
     popularity: npt.NDArray[np.float32]
@@ -33,6 +35,8 @@ class ItemFeatures:
     repeat_share: npt.NDArray[np.float32]
     numbers: npt.NDArray[np.float32]
     number_names: tuple[str, ...]
+    usual_numbers: npt.NDArray[np.float32]
+    known_until: float | None
 
     @classmethod
     def fit(cls, catalogue: Catalogue, events: Events, weights: FloatArray, recent_shares: tuple[float, ...]) -> Self:
@@ -44,10 +48,17 @@ class ItemFeatures:
         columns = [np.bincount(events.item_rows, weights * time_decay(events, share), n) for share in shares]
         first, last = _first_and_last(events, n)
         names = (PRICE, *(a for a in catalogue.attributes if pd.api.types.is_numeric_dtype(catalogue.frame[a])))[:8]
-        numbers = [catalogue.frame[name].to_numpy(np.float32) for name in names]
+        numbers = np.stack([catalogue.frame[name].to_numpy(np.float32) for name in names], axis=1)
         published = catalogue.frame[PUBLISHED_AT].to_numpy(np.float64)
         popularity = np.log1p(np.stack(columns, axis=1)).astype(np.float32)
-        return cls(popularity, first, last, published, _repeat_share(events, n), np.stack(numbers, axis=1), names)
+        usual = _usual(numbers[events.item_rows], weights * time_decay(events, recent_shares[0]))
+        until = float(events.times.max()) if events.has_clock and len(events) else None
+        return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual, until)
+
+    @property
+    def untouched(self) -> BoolArray:
+        """(n_items,) bool: nobody has taken it, as far as is known."""
+        return np.asarray(self.popularity[:, -1] == 0)
 
     def columns(self, item_rows: IntArray, as_of: FloatArray) -> Columns:
         """Features of (item, time) pairs, each (n_pairs,)."""
@@ -59,8 +70,17 @@ class ItemFeatures:
         out["item:days_since_last_event"] = ((as_of - self.last_seen[item_rows]) / DAY).astype(np.float32)
         out["item:repeat_share"] = self.repeat_share[item_rows]
         for k, name in enumerate(self.number_names):
-            out[f"item:number:{name}"] = self.numbers[item_rows, k]
+            # Against what is taken lately: a year of publication means the same in training as in service.
+            out[f"item:ahead:{name}"] = self.numbers[item_rows, k] - self.usual_numbers[k]
         return out
+
+
+def _usual(numbers: npt.NDArray[np.float32], weights: FloatArray) -> npt.NDArray[np.float32]:
+    """Weighted means of the columns of `numbers` (n_events, num_numbers) over the known ones; NaN if there is none."""
+    known = ~np.isnan(numbers)
+    totals = weights @ known
+    sums = weights @ np.where(known, numbers, 0.0).astype(np.float64)
+    return np.where(totals > 0, sums / np.where(totals > 0, totals, 1.0), np.nan).astype(np.float32)
 
 
 def _first_and_last(events: Events, num_items: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

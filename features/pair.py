@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from features.grid import on_grid
-from features.histories import Histories, HistoryWeights
+from features.histories import Histories
 from features.item import Columns, ItemFeatures
 from features.runs import Pairs, flat_rows
 from features.settings import Settings
@@ -98,21 +98,13 @@ class PairFeatures:
         key = segment * num_attributes + self.value_attribute[columns]
         queries = pairs.query_rows[segment]
         for view, half_life in (("", self.affinity_half_life), (":last", 0.0)):
-            profile = self._profile(histories.weighted(half_life, self.history_limit))
+            weights = histories.weighted(half_life, self.history_limit)
+            profile = weights.sums(self.attribute_values) / np.maximum(weights.totals, 1e-9)[:, None]
             products = profile[queries, columns] * data
             sums = np.bincount(key, products, len(pairs) * num_attributes).reshape(-1, num_attributes)
             for k, name in enumerate(self.attribute_names):
                 out[f"pair:share:{name}{view}"] = sums[:, k].astype(np.float32)
         return out
-
-    def _profile(self, weights: HistoryWeights) -> npt.NDArray[np.float64]:
-        """(n, num_values): how much of each history's weight each value has."""
-        flat, segment = flat_rows(self.attribute_values, weights.indices)
-        shares = weights.data / np.maximum(weights.totals, 1e-9)[weights.query_rows]
-        n, num_values = len(weights), self.attribute_values.shape[1]
-        key = weights.query_rows[segment] * num_values + self.attribute_values.indices[flat]
-        sums = np.bincount(key, shares[segment] * self.attribute_values.data[flat], n * num_values)
-        return np.asarray(sums, np.float64).reshape(n, num_values)
 
 
 def attribute_matrix(catalogue: Catalogue, limit: int) -> tuple[sp.csr_matrix, npt.NDArray[np.int64], tuple[str, ...]]:

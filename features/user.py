@@ -11,6 +11,7 @@ from features.histories import Histories
 from features.item import DAY, Columns, ItemFeatures
 
 SESSION_SECONDS = 1800.0
+_RECENT, _LIMIT = 5.0, 100  # half-life and reach in moments
 
 
 def user_columns(histories: Histories, items: ItemFeatures) -> Columns:
@@ -26,6 +27,7 @@ def user_columns(histories: Histories, items: ItemFeatures) -> Columns:
         "user:last_basket": _in_last_moment(histories),
     }
     out |= _pace(histories)
+    out |= _novelty(histories, items)
     liked = touches.weights > 0
     popularity = items.popularity[touches.item_rows[liked], -1]
     out["user:mean_popularity"] = _mean(popularity, touches.query_rows[liked], n)
@@ -70,3 +72,19 @@ def _pace(histories: Histories) -> Columns:
         "user:days_known": ((histories.as_of - first) / DAY).astype(np.float32),
         "user:session_events": np.bincount(histories.query_rows[recent], minlength=n).astype(np.float32),
     }
+
+
+def _novelty(histories: Histories, items: ItemFeatures) -> Columns:
+    """How much of the history is items that were untouched when the statistics were made (who takes one takes another),
+    in the newest moment and lately, and how many days ago that was.
+    """
+    untouched = items.untouched.astype(np.float32)
+    out = {}
+    for name, half_life in (("user:new_last", 0.0), ("user:new_recent", _RECENT)):
+        weights = histories.weighted(half_life, _LIMIT)
+        sums = np.bincount(weights.query_rows, weights.data * untouched[weights.indices], len(histories))
+        share = sums / np.maximum(weights.totals, 1e-9)
+        out[name] = np.where(weights.totals > 0, share, np.nan).astype(np.float32)
+    until = np.nan if items.known_until is None else items.known_until
+    out["user:days_since_training"] = ((histories.as_of - until) / DAY).astype(np.float32)
+    return out

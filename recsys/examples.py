@@ -52,11 +52,6 @@ class FittedWindow:
         features = FeatureBuilder.fit(data.catalogue, data.events, data.weights, data.embeddings, settings.features)
         return cls(data, fit_sources(chosen, data, ready, memory), features)
 
-    @property
-    def by_name(self) -> dict[str, CandidateSource]:
-        """The sources by name."""
-        return {source.name: source for source in self.sources}
-
     def parts(
         self, settings: Settings, *, repeats: bool
     ) -> tuple[tuple[CandidateSource, ...], FeatureBuilder | RepeatFeatures]:
@@ -89,7 +84,7 @@ def _fit_source(
     name: str, settings: ComponentSettings, data: FitData, memory: StageMemory | None
 ) -> CandidateSource | None:
     source: CandidateSource | None = reused(
-        memory, "fit", (name, settings, *fit_parts(name, data)), lambda: SOURCES[name].fit(data, settings)
+        memory, "fit", (name, settings, *fit_parts(data)), lambda: SOURCES[name].fit(data, settings)
     )
     return source
 

@@ -49,7 +49,7 @@ def feature_group(name: str, sources: Collection[str]) -> str | None:
     scope, _, rest = name.partition(":")
     if scope in sources:
         return {"score": None, "rank": None, "relative": AGREEMENT}.get(rest, VIEWS)
-    if scope == "pair" or name.startswith("item:number:"):
+    if scope == "pair" or name.startswith("item:ahead:"):
         return PAIRS
     return _GROUPS.get(scope, scope)
 

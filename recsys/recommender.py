@@ -356,5 +356,5 @@ def _source_ranks(found: Candidates) -> tuple[npt.NDArray[np.float32], tuple[str
 
 def _offered(ranks: npt.NDArray[np.float32], names: tuple[str, ...]) -> tuple[str, ...]:
     """The sources that offered the item, the one that ranks it highest first."""
-    order = np.argsort(ranks, kind="stable")
-    return tuple(names[k] for k in order if not np.isnan(ranks[k]))
+    known = [(rank, k) for k, rank in enumerate(ranks.tolist()) if rank == rank]  # NaN is not itself
+    return tuple(names[k] for _, k in sorted(known))

@@ -27,7 +27,7 @@ from recsys.settings import Settings
 Made = TypeVar("Made")
 
 _OF_THE_FOREST = [f"lambdamart.{key}" for key in LambdaMartSettings.model_fields if key != "share_held_out"]
-_AFTER_THE_SOURCES = ["serve", *_OF_THE_FOREST]  # without a learned ranker, the last sources go on from older ones
+_AFTER_THE_SOURCES = ["serve", "ranker", *_OF_THE_FOREST]
 _BEHIND_THE_TEXT = ["serve", "ranker", "lambdamart", "features", "retrieval", "sources"]
 _OF_THE_LISTS = ["examples.negatives_per_list", "examples.min_lists"]
 IGNORED: Mapping[str, frozenset[str]] = {
@@ -84,12 +84,9 @@ def settings_read(stage: str, settings: Settings) -> str:
     return json.dumps(tree, sort_keys=True)
 
 
-def fit_parts(name: str, data: FitData) -> tuple[object, ...]:
-    """All that the source `name` learns from beside its settings, the catalogue being the data set's: what it goes on
-    from counts by its content, because it was fitted on events and settings that are in none of the other parts.
-    """
-    learned = (data.events, data.num_users, data.event_settings, data.embeddings, data.seed, data.num_threads)
-    return (*learned, data.previous.get(name))
+def fit_parts(data: FitData) -> tuple[object, ...]:
+    """All that a source learns from beside its settings; the catalogue is the data set's."""
+    return (data.events, data.num_users, data.event_settings, data.embeddings, data.seed, data.num_threads)
 
 
 def digest(*parts: object) -> str:

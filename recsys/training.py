@@ -33,7 +33,7 @@ from recsys.retrieval.base import CandidateSource, FitData
 from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.retrieval.repeat import RepeatSource
-from recsys.retrieval.wiring import GOING_ON, SOURCES
+from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings
 from recsys.stages import StageMemory, fit_parts, reused, settings_read
 from recsys.teacher import SourceTeacher
@@ -76,16 +76,8 @@ class _Run:
         """What sources may learn from when `events` are all that is known."""
         return FitData(
             self.dataset.catalogue, events, len(self.dataset.users), self.settings.events, embeddings,
-            self.settings.seed, self.settings.threads, self._fitted_before(len(events)),
+            self.settings.seed, self.settings.threads,
         )  # fmt: skip
-
-    def _fitted_before(self, num_events: int) -> dict[str, CandidateSource]:
-        """The newest sources that others go on from, of those fitted on fewer events: every window's known events are
-        part of a newer one's.
-        """
-        known = self.ready | {key: window.by_name for key, window in self.fitted.items()}
-        older = [key for key in known if key < num_events]
-        return _to_go_on_from(known[max(older)]) if older else {}
 
     def fit_window(
         self, window: LabelWindow, chosen: dict[str, ComponentSettings], embeddings: F32 | None
@@ -182,9 +174,9 @@ def _train(run: _Run) -> TrainingArtifacts:
     ranker = _fit_ranker(run, windows, chosen, embeddings)
     repeat_ranker = _fit_repeat_ranker(run, windows, chosen, embeddings)
     with run.stage("refit sources on everything"):
-        data = run.fit_data(events, embeddings)
         run.fitted.clear()  # the memory is needed for the sources fitted on everything
         run.ready.clear()
+        data = run.fit_data(events, embeddings)
         sources = fit_sources(chosen, data, memory=run.memory)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
@@ -259,7 +251,7 @@ def _choose(run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None) -
 
 def _choice(run: _Run, name: str, data: FitData, window: LabelWindow) -> Choice:
     settings = getattr(run.settings.retrieval, name)
-    key = (name, settings, *fit_parts(name, data), settings_read("windows", run.settings))
+    key = (name, settings, *fit_parts(data), settings_read("windows", run.settings))
     return reused(run.memory, "choice", key, lambda: choose_settings(SOURCES[name], settings, data, window))
 
 
@@ -323,22 +315,8 @@ def _with_repeats(run: _Run, windows: Sequence[LabelWindow]) -> list[LabelWindow
 def _examples(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> SplitExamples:
-    """The examples of all windows, each from sources fitted before it. From memory come the newest of these sources,
-    too, that others go on from: what is fitted on everything goes on from the same ones then.
-    """
-    newest = max(len(window.known) for window in windows)
-
-    def made() -> tuple[SplitExamples, dict[str, CandidateSource]]:
-        examples = _make_examples(run, windows, chosen, embeddings)
-        return examples, _to_go_on_from(run.fitted[newest].by_name)
-
-    examples, fitted = run.reused("examples", made, windows[0].repeats)
-    run.ready[newest] = run.ready.get(newest, {}) | fitted
-    return examples
-
-
-def _to_go_on_from(sources: Mapping[str, CandidateSource]) -> dict[str, CandidateSource]:
-    return {name: source for name, source in sources.items() if name in GOING_ON}
+    """The examples of all windows, each from sources fitted before it."""
+    return run.reused("examples", lambda: _make_examples(run, windows, chosen, embeddings), windows[0].repeats)
 
 
 def _make_examples(

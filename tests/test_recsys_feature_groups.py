@@ -60,7 +60,7 @@ def test_the_only_source_cannot_be_taken_away() -> None:
         ("a:score", None),
         ("a:rank", None),
         ("item:popularity_0", "item popularity and time"),
-        ("item:number:price", PAIRS),
+        ("item:ahead:price", PAIRS),
         ("pair:share:brand:last", PAIRS),
         ("text:last", "text matches"),
         ("session:position", "session"),

@@ -190,7 +190,7 @@ def test_hostile_columns_and_event_types_stay_text(tmp_path, tiny_tree):
     world.write_table(folder / "events.csv", events)
     evaluation = evaluate(Dataset.load(folder), settings_from(tiny_tree))
     names = [row["feature"] for row in evaluation.to_json()["contributions"]["features"]]
-    assert f"item:number:{HOSTILE}" in names
+    assert f"item:ahead:{HOSTILE}" in names
     first = {
         **evaluation.to_json()["contributions"],
         "features": [{**f, "mean_abs": 1.0} for f in _hostile_first(evaluation)],
@@ -198,7 +198,7 @@ def test_hostile_columns_and_event_types_stay_text(tmp_path, tiny_tree):
     page = Page(render_report({**evaluation.to_json(), "contributions": first}))
     assert not {"script", "img", "b"} & set(page.tags)
     assert "<b>view</b>" in page.text
-    assert " ".join(f"item:number:{HOSTILE}".split()) in page.text
+    assert " ".join(f"item:ahead:{HOSTILE}".split()) in page.text
 
 
 def _hostile_first(evaluation):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -177,33 +176,3 @@ def test_unknown_items_look_back_at_themselves_only() -> None:
         moments = torch.tensor([[0, 1, -1], [0, 1, 2]])
         together = network(network.vectors(items.ravel()).view(2, 3, -1), moments)[0, :2]
     np.testing.assert_allclose(alone.numpy(), together.numpy(), atol=1e-6)
-
-
-def older_half(data: FitData) -> FitData:
-    return dataclasses.replace(data, events=data.events.before(float(np.median(data.events.times))))
-
-
-def test_going_on_starts_where_the_earlier_model_stopped(tiny_data: FitData) -> None:
-    """The network takes over the function, not only the numbers: before any step it answers as the source did."""
-    older = older_half(tiny_data)
-    source = SequenceSource.fit(older, SETTINGS)
-    network = Network(np.zeros_like(source.ids), None, None, 2, 2, 6, 0.0).eval()
-    network.go_on_from(source)
-    ids, _ = network.parts(np.arange(tiny_data.num_items))
-    np.testing.assert_array_equal(ids, source.ids)
-    asked = history([3, 9, 4], [1.0, 2.0, 3.0], tiny_data.num_items)
-    scores = source.scores(asked)[""]
-    got = scores.queries[0] * scores.scale[0] / source.largest_norm  # type: ignore[attr-defined]
-    with torch.no_grad():
-        states = network(network.vectors(torch.tensor([3, 9, 4]))[None], torch.tensor([[0, 1, 2]]))[0]
-    np.testing.assert_allclose(got, states[-1].numpy(), atol=5e-3)
-
-
-def test_going_on_takes_fewer_passes_and_is_no_worse(tiny_data: FitData, tiny_dataset: Dataset) -> None:
-    older = older_half(tiny_data)
-    settings = SETTINGS.model_copy(update={"epochs": 40, "share_going_on": 0.1})
-    data = dataclasses.replace(tiny_data, previous={"sequence": SequenceSource.fit(older, settings)})
-    source = SequenceSource.fit(data, settings)
-    items = tiny_dataset.catalogue.items
-    asked = history(items.rows(["space-03", "space-04", "space-05"]).tolist(), [1.0, 2.0, 3.0], len(items))
-    assert "space-06" in items.ids[source.scores(asked)[""].top(2, asked.seen).item_rows]

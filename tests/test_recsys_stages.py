@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 
 import world
-from features.interactions import EventSettings
 from features.tables import Dataset
 from recsys import training
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
-from recsys.retrieval.base import FitData
-from recsys.retrieval.popularity import PopularitySource
 from recsys.settings import Settings, settings_from
-from recsys.stages import StageMemory, digest, fit_parts, num_bytes, settings_read
+from recsys.stages import StageMemory, digest, num_bytes, settings_read
 from recsys.training import train
 from tiny_bert import write_tiny_bert
 
@@ -167,15 +164,6 @@ class TestKeys:
         assert digest(np.zeros(2, np.float32)) != digest(np.zeros(1, np.float64))
         assert digest(np.zeros((2, 3))) != digest(np.zeros((3, 2)))
         assert digest(settings_from({"seed": 1})) != digest(settings_from({"seed": 2}))
-
-    def test_what_a_source_goes_on_from_is_part_of_its_key_only(self, tiny_dataset: Dataset) -> None:
-        def key(name: str, value: float) -> str:
-            previous = {"sequence": PopularitySource(np.array([value], np.float32), np.array([0]))}
-            return digest(*fit_parts(name, dataclasses.replace(data, previous=previous)))
-
-        data = FitData(tiny_dataset.catalogue, tiny_dataset.events, 1, EventSettings(), None, 0, 1)
-        assert key("sequence", 1.0) == key("sequence", 1.0) != key("sequence", 2.0)
-        assert key("als", 1.0) == key("als", 2.0) == digest(*fit_parts("als", data))
 
     def test_what_has_no_digest_is_refused(self) -> None:
         with pytest.raises(TypeError, match="list has no digest"):

@@ -1,5 +1,5 @@
 """Implicit-feedback matrix factorisation (Hu, Koren and Volinsky 2008), fitted by `implicit`; users are folded in
-from their history.
+from their history, and items that nobody has touched get factors from their text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from features.grid import on_grid
 from features.histories import Histories
 from features.settings import Settings
 from recsys.retrieval.base import FitData
-from recsys.retrieval.scores import InnerProductScores, Scores
+from recsys.retrieval.projection import mapped, project_factors, with_text
+from recsys.retrieval.scores import F32, InnerProductScores, Scores
 
 
 class AlsSettings(Settings):
@@ -29,16 +30,24 @@ class AlsSettings(Settings):
     iterations: int = Field(default=15, ge=1)
     half_life: tuple[float | None, ...] = Field(default=(None, 5.0), min_length=1)
     history_limit: int = Field(default=100, ge=1)
+    from_text: bool = True
+    """Items without events get the factors that their text predicts."""
+    text_evidence: float = Field(default=0.0, ge=0)
+    """How many events the text's prediction counts as for items that have some; 0: it counts for untouched ones only,
+    which measured best (IFDB: .0655 NDCG@10 alone, .0631 with 1, .0568 with 10).
+    """
 
 
 @dataclass(frozen=True)
 class AlsSource:
     """`item_factors` (n_items, factors) float32 on the item grid, divided by `largest_norm`; `gram` (factors,
-    factors) float64.
+    factors) float64, that of the items with events; `projection` (embedding_size, factors) float32 maps text
+    embeddings to item factors, (0, factors) where there is nothing to learn it from.
     """
 
     name: ClassVar[str] = "als"
     item_factors: npt.NDArray[np.float32]
+    projection: npt.NDArray[np.float32]
     gram: npt.NDArray[np.float64]
     largest_norm: float
     alpha: float
@@ -49,34 +58,35 @@ class AlsSource:
     @classmethod
     def fit(cls, data: FitData, settings: AlsSettings) -> Self:
         """Without any event all factors are zero, and so are all scores."""
-        from implicit.cpu.als import AlternatingLeastSquares
-        from threadpoolctl import threadpool_limits
-
-        if not data.matrix.nnz:
-            zeros = np.zeros((data.num_items, settings.factors), np.float32)
-            return cls(
-                zeros, np.zeros((settings.factors,) * 2), 1.0, settings.alpha[0], settings.regularization,
-                settings.half_life[0], settings.history_limit,
-            )  # fmt: skip
-        with threadpool_limits(1, "blas"):  # implicit's own threads and BLAS's would fight for the cores
-            model = AlternatingLeastSquares(
-                factors=settings.factors, regularization=settings.regularization, alpha=settings.alpha[0],
-                iterations=settings.iterations, random_state=data.seed, num_threads=data.num_threads,
-            )  # fmt: skip
-            model.fit(data.matrix, show_progress=False)
-        factors = np.asarray(model.item_factors, np.float32)
+        users, factors = _factorise(data, settings)
+        projection = project_factors(data, users, factors) if settings.from_text else None
+        if projection is None:
+            projection = np.zeros((0, settings.factors), np.float32)
+        else:
+            factors = with_text(data, factors, projection, settings.text_evidence)
         largest = float(np.linalg.norm(factors, axis=1).max()) or 1.0
         factors = on_grid(factors / largest, items=True)
-        wide = factors.astype(np.float64) * largest
+        touched = factors[data.matrix.getnnz(axis=0) > 0].astype(np.float64) * largest
         return cls(
             factors,
-            wide.T @ wide,
+            projection,
+            touched.T @ touched,
             largest,
             settings.alpha[0],
             settings.regularization,
             settings.half_life[0],
             settings.history_limit,
         )
+
+    def project(self, embeddings: F32) -> F32:
+        """Item factors (n, factors) as in `item_factors` for items that came after training, from their text embeddings
+        (n, embedding_size); zero without text, or where `projection` is empty. Longer ones are cut to norm 1.
+        """
+        if not len(self.projection):
+            return np.zeros((len(embeddings), self.item_factors.shape[1]), np.float32)
+        factors = mapped(embeddings, self.projection) / self.largest_norm
+        longest = np.maximum(np.linalg.norm(factors, axis=1, keepdims=True), 1.0)
+        return on_grid(factors / longest, items=True)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """Predicted preference (about 0..1), from the history decayed by `half_life`, and undecayed."""
@@ -111,3 +121,20 @@ class AlsSource:
     def _base(self) -> npt.NDArray[np.float64]:
         """The part of the normal equations that all users share."""
         return np.asarray(self.gram + self.regularization * np.eye(len(self.gram)))
+
+
+def _factorise(data: FitData, settings: AlsSettings) -> tuple[F32, F32]:
+    """User and item factors, float32; all zero without any event."""
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    if not data.matrix.nnz:
+        size = settings.factors
+        return np.zeros((data.num_users, size), np.float32), np.zeros((data.num_items, size), np.float32)
+    with threadpool_limits(1, "blas"):  # implicit's own threads and BLAS's would fight for the cores
+        model = AlternatingLeastSquares(
+            factors=settings.factors, regularization=settings.regularization, alpha=settings.alpha[0],
+            iterations=settings.iterations, random_state=data.seed, num_threads=data.num_threads,
+        )  # fmt: skip
+        model.fit(data.matrix, show_progress=False)
+    return np.asarray(model.user_factors, np.float32), np.asarray(model.item_factors, np.float32)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -32,10 +31,6 @@ class FitData:
     embeddings: F32 | None
     seed: int
     num_threads: int
-    previous: Mapping[str, Any] = field(default_factory=dict)
-    """Sources, by name, that were fitted on a part of these very events, the older ones: what takes long may go on from
-    the one of its own name (`wiring.GOING_ON`), and from no other.
-    """
 
     @property
     def num_items(self) -> int:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from features.histories import Histories, HistoryWeights
+from features.histories import Histories
 from features.runs import flat_rows
 from features.tables import FloatArray, IntArray
-from recsys.retrieval.scores import Scores, SparseScores
+from recsys.retrieval.scores import F32, Scores, SparseScores
 
 HALF_LIVES: tuple[float | None, ...] = (None, 5.0, 2.0, 0.7)
 """Half-lives in moments (None: no decay) that `train` chooses from, per source, on a held-out window."""
@@ -31,22 +31,28 @@ class ItemItemSource:
         """
         views = {"": self.half_life, "all": None, "last": 0.0}
         asked = [histories.weighted(half_life, self.history_limit) for half_life in views.values()]
-        return {view: self._speak(weights) for view, weights in zip(views, asked, strict=True)}
+        found = [self._speak([weights.row(row) for weights in asked]) for row in range(len(histories))]
+        columns = [known for known, _ in found]
+        return {
+            view: SparseScores.of([sums[k] for _, sums in found], columns, self.weights.shape[1])
+            for k, view in enumerate(views)
+        }
 
-    def _speak(self, asked: HistoryWeights) -> SparseScores:
-        """The weighted sum of the histories' rows. Its own loop, because building the matrices of a sparse product
-        takes longer than the product when one request is answered.
+    def _speak(self, asked: Sequence[tuple[IntArray, F32]]) -> tuple[IntArray, list[F32]]:
+        """The items that a history speaks for, ascending, and for each way in which it is `asked` (its items and their
+        weights, the undecayed way, which has all items, second) the weighted sum of their rows. Its own loop, because
+        building the matrices of a sparse product takes longer than the product when one request is answered.
         """
-        columns, values = [], []
-        for row in range(len(asked)):
-            span = asked.span(row)
-            flat, place = flat_rows(self.weights, asked.indices[span])
-            terms = self.weights.data[flat] * asked.data[span][place]
-            sums = np.bincount(self.weights.indices[flat], terms, self.weights.shape[1])
-            known = np.flatnonzero(sums)
-            columns.append(known)
-            values.append(sums[known].astype(np.float32))
-        return SparseScores.of(values, columns, self.weights.shape[1])
+        rows, num_items = asked[1][0], self.weights.shape[1]
+        flat, place = flat_rows(self.weights, rows)
+        data, columns = self.weights.data[flat], self.weights.indices[flat]
+        known = np.flatnonzero(np.bincount(columns, minlength=num_items))
+        sums = []
+        for own, weights in asked:
+            full = np.zeros(len(rows), np.float32)
+            full[np.isin(rows, own)] = weights  # all ways keep the history's order
+            sums.append(np.bincount(columns, data * full[place], num_items)[known].astype(np.float32))
+        return known, sums
 
 
 def empty_weights(num_items: int) -> sp.csr_matrix:

@@ -1,4 +1,6 @@
-"""Items that hardly anybody has touched, found by their text: without it they would never be candidates."""
+"""Items that hardly anybody has touched, found by their text and attributes: without it they would never be
+candidates.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,15 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 from pydantic import Field
 
+from features.attributes import attribute_vectors
 from features.histories import Histories
 from features.settings import Settings
+from features.tables import BoolArray
 from recsys.retrieval.base import FitData
+from recsys.retrieval.content import ContentScores, attribute_profiles
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 from recsys.retrieval.text_profile import profiles
 
@@ -20,19 +26,27 @@ from recsys.retrieval.text_profile import profiles
 class NewItemsSettings(Settings):
     """Settings of the new items source; a tuple of several values is chosen from on a held-out window."""
 
-    max_events: int = 2
-    """An item with at most so many events is new."""
-    half_life: tuple[float | None, ...] = Field(default=(5.0,), min_length=1)
+    max_events: int = Field(default=2, ge=0)
+    """An item with at most so many events is new, if the first of them is recent; one without any event always is."""
+    recent_share: float = Field(default=0.05, gt=0, lt=1)
+    """Recent is the time that the newest such share of events took; without a clock only untouched items are new."""
+    attribute_weight: tuple[float, ...] = Field(default=(2.0, 0.0), min_length=1)
+    """What the match of attributes (categories, brand, further string columns) counts beside that of the texts, 1."""
+    half_life: tuple[float | None, ...] = Field(default=(5.0, 2.0), min_length=1)
     history_limit: int = Field(default=100, ge=1)
 
 
 @dataclass(frozen=True)
 class NewItemsSource:
-    """The text profile's cosine; `new_rows` (n_new,) int64 are the items that are new."""
+    """The text profile's cosine plus `attribute_weight` times the attribute profile's; `new_rows` (n_new,) int64 are
+    the items that are new, `attributes` (n_items, num_values) CSR float32 unit rows.
+    """
 
     name: ClassVar[str] = "new_items"
     embeddings: npt.NDArray[np.float32]
+    attributes: sp.csr_matrix
     new_rows: npt.NDArray[np.int64]
+    attribute_weight: float
     half_life: float | None
     history_limit: int
 
@@ -41,19 +55,34 @@ class NewItemsSource:
         """None where the catalogue has no text."""
         if data.embeddings is None:
             return None
-        counts = np.bincount(data.events.item_rows, data.weights > 0, data.num_items)
-        mask = (counts <= settings.max_events) & data.embeddings.any(axis=1)
-        return cls(data.embeddings, np.flatnonzero(mask), settings.half_life[0], settings.history_limit)
+        attributes = attribute_vectors(data.catalogue)
+        described = data.embeddings.any(axis=1) | (np.diff(attributes.indptr) > 0)
+        rows = np.flatnonzero(_is_new(data, settings) & described)
+        return cls(
+            data.embeddings, attributes, rows, settings.attribute_weight[0], settings.half_life[0],
+            settings.history_limit,
+        )  # fmt: skip
 
     @cached_property
-    def _own(self) -> F32:
-        return self.embeddings[self.new_rows]
+    def _own(self) -> tuple[F32, sp.csr_matrix]:
+        return self.embeddings[self.new_rows], self.attributes[self.new_rows]
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
-        """Cosine of the profile and each item; only new ones are recommended."""
+        """The match of the history's content and each item's; only new ones are recommended."""
         queries = profiles(self.embeddings, histories, self.half_life, self.history_limit)
-        return {
-            "": InnerProductScores(
-                queries, self.embeddings, np.ones(len(histories), np.float32), self.new_rows, self._own
-            )
-        }
+        own, own_attributes = self._own
+        text = InnerProductScores(queries, self.embeddings, np.ones(len(histories), np.float32), self.new_rows, own)
+        tastes = attribute_profiles(self.attributes, histories, self.half_life, self.history_limit)
+        return {"": ContentScores(text, tastes, self.attributes, self.attribute_weight, self.new_rows, own_attributes)}
+
+
+def _is_new(data: FitData, settings: NewItemsSettings) -> BoolArray:
+    """(n_items,) bool: untouched, or touched a few times, lately at first."""
+    liked = data.events.select(data.weights > 0)
+    counts = np.bincount(liked.item_rows, minlength=data.num_items)
+    if not liked.has_clock or not len(liked):
+        return np.asarray(counts == 0)
+    first = np.full(data.num_items, np.inf)
+    np.minimum.at(first, liked.item_rows, liked.times)
+    recent = first >= np.quantile(liked.times, 1 - settings.recent_share)
+    return np.asarray((counts == 0) | (recent & (counts <= settings.max_events)))

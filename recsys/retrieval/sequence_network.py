@@ -5,16 +5,12 @@ item being its text and its id together.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from recsys.retrieval.sequence import SequenceSource
 
 F32 = npt.NDArray[np.float32]
 _NEVER = -1e9
@@ -49,7 +45,7 @@ class Block(nn.Module):
         bias = self.gap_bias[:, gaps].transpose(0, 1).masked_fill(hidden[:, None], _NEVER)
         read = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
         x = x + functional.dropout(self.joined(read.transpose(1, 2).reshape(n, length, size)), rate)
-        inner = functional.gelu(self.wide(self.norm_wide(x)), approximate="tanh")
+        inner = functional.dropout(functional.gelu(self.wide(self.norm_wide(x)), approximate="tanh"), rate)
         return x + functional.dropout(self.narrow(inner), rate)
 
 
@@ -79,24 +75,6 @@ class Network(nn.Module):
         if id_dropout:
             ids = ids * (torch.rand(len(rows), 1) >= id_dropout)
         return ids + self.text[rows] @ self.project
-
-    def go_on_from(self, source: SequenceSource) -> None:
-        """Take over what an earlier model of the same shape has learned (its norms' gains are in its matrices); items
-        without an event until then begin with their text.
-        """
-        with torch.no_grad():
-            self.ids.copy_(torch.from_numpy(source.ids.copy()))
-            if self.project is not None:
-                self.project.copy_(torch.from_numpy(source.text_projection.copy()))
-            blocks: list[Any] = list(self.blocks)
-            for layer, block in enumerate(blocks):
-                for name in ("attend", "joined", "wide", "narrow"):
-                    matrix = torch.from_numpy(getattr(source, name)[layer].copy())
-                    getattr(block, name).weight.copy_(matrix[:-1].T)
-                    getattr(block, name).bias.copy_(matrix[-1])
-                block.gap_bias.copy_(torch.from_numpy(source.gap_bias[layer].copy()))
-            self.norm.weight.copy_(torch.from_numpy(source.norm[0].copy()))
-            self.norm.bias.copy_(torch.from_numpy(source.norm[1].copy()))
 
     def parts(self, known_rows: npt.NDArray[np.integer]) -> tuple[F32, F32]:
         """The id embeddings (n_items, size), zero for items that are not among `known_rows`, and the text's projection

@@ -23,8 +23,6 @@ class SequenceSettings(Settings):
     """Passes over the sequences at most."""
     max_trained_tokens: int = Field(default=4_000_000, ge=1)
     """Bounds the time on large data: fewer passes where there are more events."""
-    share_going_on: float = Field(default=0.3, gt=0, le=1)
-    """How many of these passes are made where the model goes on from one that knew the older events."""
     batch_tokens: int = Field(default=4096, ge=64)
     negatives: int = Field(default=1024, ge=1)
     """Items drawn for each batch."""

@@ -41,12 +41,7 @@ def fit_network(data: FitData, settings: SequenceSettings) -> Network | None:
     training, held_out = _split(sequences, settings, rng)
     known = np.unique(data.matrix.indices).astype(np.int64)
     network = _untrained(data, settings, known, rng)
-    epochs = min(settings.epochs, settings.max_trained_tokens // max(len(training.item_rows), 1))
-    before = data.previous.get("sequence")
-    if before is not None and before.ids.any():
-        network.go_on_from(before)
-        epochs = round(epochs * settings.share_going_on)
-    epochs = max(epochs, 1)
+    epochs = max(1, min(settings.epochs, settings.max_trained_tokens // max(len(training.item_rows), 1)))
     best, best_ndcg = copy.deepcopy(network.state_dict()), _ndcg(network, held_out, known)
     checks = {math.ceil(epochs * k / settings.checks) for k in range(1, settings.checks + 1)}
     optimizer = _optimizer(network, settings)

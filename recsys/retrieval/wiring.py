@@ -26,8 +26,6 @@ SOURCES: dict[str, type[Any]] = {
     )
 }  # fmt: skip
 """Source name -> class (see `CandidateSource`), in the order in which ties between sources are broken."""
-GOING_ON = frozenset({SequenceSource.name})
-"""Sources that go on from the one of their name that was fitted on older events (`FitData.previous`)."""
 
 
 class RetrievalSettings(Settings):
