@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import world
 from features.interactions import EventSettings
 from features.tables import Dataset, Events
 from recsys.bundle import load_bundle, save_bundle, show
+from recsys.errors import SettingsError
 from recsys.evaluation import evaluate, render
 from recsys.examples import check_no_leak
 from recsys.model import FittedModel
@@ -202,9 +202,7 @@ def test_without_a_clock_the_last_moments_are_asked_for(ordered: Dataset, tiny_s
 
 
 def test_a_model_that_knows_the_last_moment_is_refused(ordered: Dataset, tiny_settings: Settings) -> None:
-    from recsys.errors import SettingsError
-
     honest = train(split(ordered, "repeat").train, tiny_settings)
     assert len(evaluate(ordered, task="repeat", model=honest).task) == world.NUM_USERS
     with pytest.raises(SettingsError, match="trained on the answers"):
-        evaluate(ordered, task="repeat", model=dataclasses.replace(train(ordered, tiny_settings)))
+        evaluate(ordered, task="repeat", model=train(ordered, tiny_settings))

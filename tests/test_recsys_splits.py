@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.interactions import EventSettings
 from features.tables import Catalogue, Dataset, Events, IdIndex, Rejected
 from recsys.errors import SettingsError
 from recsys.splits import LIST_LENGTH, split, without_test
@@ -266,9 +267,7 @@ def test_repeat_asks_before_the_moments_of_live_for_all_that_was_liked():
 
 
 def test_repeat_asks_for_liked_items_only():
-    """A purchase that is cancelled within the moment's other events is neither asked for nor forgotten."""
-    from features.interactions import EventSettings
-
+    """Where views weigh nothing, the only purchase is asked for; the views stay in its history."""
     rows = [*WORLD, ("u", "g", 9, "purchase")]
     settings = EventSettings(weights={"view": 0.0, "purchase": 1.0})
     task = split(dataset(rows), "repeat", quantile=0.5, event_settings=settings)
