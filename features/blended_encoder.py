@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from features.encoder import EncoderSettings, TextEncoder
+from features.encoder import EncoderSettings, TextEncoder, TokenIds
 from features.errors import EncoderError
 
 F32 = npt.NDArray[np.float32]
@@ -42,6 +42,10 @@ class BlendedEncoder:
         """See `TextEncoder.encode`: (n, embedding_size) float32 unit rows, zero for an empty text."""
         tuned, pretrained = (one.encode(texts, num_threads=num_threads) for one in (self.tuned, self.pretrained))
         return blend(tuned, pretrained, self.pretrained_share)
+
+    def tokenize(self, cleaned: Sequence[str]) -> list[TokenIds]:
+        """See `TextEncoder.tokenize`; both encoders read the same tokens."""
+        return self.tuned.tokenize(cleaned)
 
     def clean(self, text: str) -> str:
         """See `TextEncoder.clean`."""

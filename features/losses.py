@@ -97,7 +97,9 @@ def pair_loss(
     for ours, theirs in directions:
         left_out = friends[ours] if known is None else friends[ours] | known
         left_out[pair_numbers, theirs] = False
-        loss = loss + torch.nn.functional.cross_entropy(scores[ours].masked_fill(left_out, -torch.inf), theirs)
+        loss = loss + torch.nn.functional.cross_entropy(
+            scores.index_select(0, ours).masked_fill(left_out, -torch.inf), theirs
+        )
     return loss / len(directions)
 
 
@@ -121,7 +123,9 @@ def history_loss(
     numbers = torch.arange(len(positives))
     no_negative = left_out.T[positives] | (positives[:, None] == positives)
     no_negative[numbers, numbers] = False
-    backward = torch.nn.functional.cross_entropy(scores.T[positives].masked_fill(no_negative, -torch.inf), numbers)
+    backward = torch.nn.functional.cross_entropy(
+        scores.T.index_select(0, positives).masked_fill(no_negative, -torch.inf), numbers
+    )
     return (forward + backward) / 2
 
 

@@ -66,7 +66,7 @@ def evaluate(
     replaces the settings' seed, in training and in resampling. `experiments` are run afterwards; ablations need the
     examples of a training run, so not with a given model. DataError where the split leaves no query.
     """
-    _check_experiments(experiments, model)
+    _check_experiments(experiments, model, task)
     settings = model.settings if model else settings or Settings()
     asked = split(dataset, task, event_settings=settings.events)
     if not len(asked):
@@ -91,10 +91,12 @@ def evaluate(
     return _with_experiments(evaluation, answers.lists[PRODUCT], experiments)
 
 
-def _check_experiments(experiments: Collection[Experiment], model: FittedModel | None) -> None:
+def _check_experiments(experiments: Collection[Experiment], model: FittedModel | None, task: str | None) -> None:
     unknown = sorted(set(experiments) - set(EXPERIMENTS))
     if unknown:
         raise SettingsError(f"unknown experiment {unknown[0]!r}; allowed are {', '.join(EXPERIMENTS)}")
+    if task == "repeat" and "ablations" in experiments:
+        raise SettingsError("ablations are of the ranker that leaves out the history; ask for them with another task")
     if model and "ablations" in experiments:
         raise SettingsError("ablations refit the ranker on its examples, which a given model has not kept; give none")
 

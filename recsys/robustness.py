@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from features.blended_encoder import BlendedEncoder
 from features.encoder import TextEncoder
 from features.grid import on_grid
 from features.noise import NOISES, Noise, cut_short, noisy
@@ -66,7 +67,7 @@ def noisy_embeddings(model: FittedModel, catalogue: Catalogue) -> F32:
     """(n_items, embedding_size) embeddings of `catalogue`'s texts. Where the encoder reads the same tokens as before,
     the embedding stays what it was: an encoder that knows no capitals costs nothing there.
     """
-    encoder: TextEncoder = model.encoder
+    encoder: TextEncoder | BlendedEncoder = model.encoder
     columns = model.settings.encoder.text_columns
     new_texts = catalogue.texts(columns)
     before, after = (

@@ -61,7 +61,7 @@ def tune(
     """
     limit_threads(num_cpus())
     journal = study or out.with_suffix(".study")
-    _check_files(out, file, journal)
+    _check_files(out, file, journal, json_file)
     from recsys.settings import load_settings
 
     settings = load_settings(file, [*assignments, *([] if seed is None else [f"seed={seed}"])])
@@ -82,8 +82,13 @@ def tune(
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _check_files(out: Path, file: Path | None, journal: Path) -> None:
+def _check_files(out: Path, file: Path | None, journal: Path, json_file: Path | None) -> None:
     """Say now what would be found out after half an hour."""
+    if json_file is not None:
+        if not json_file.parent.is_dir():
+            raise click.UsageError(f"--json {json_file}: the folder {json_file.parent} does not exist")
+        if json_file.resolve() in (out.resolve(), journal.resolve(), file.resolve() if file else None):
+            raise click.UsageError(f"--json {json_file} must be a file of its own")
     if not out.parent.is_dir():
         raise click.UsageError(f"--out {out}: the folder {out.parent} does not exist")
     if file is not None and file.resolve() == out.resolve():

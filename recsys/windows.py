@@ -41,7 +41,7 @@ class ExampleSettings(Settings):
     """Candidates without a label that the ranker sees of each training list, at most; drawn at random where there
     are more.
     """
-    min_lists: int = 50
+    min_lists: int = Field(default=50, ge=1)
     """With fewer lists than this there is nothing to learn from, and the best source's order is used."""
 
     min_repeat_share: float = Field(default=0.1, ge=0, le=1)

@@ -224,3 +224,8 @@ def _figures(evaluation):
     content["training"].pop("seconds")
     content.pop("seconds")
     return content
+
+
+def test_ablations_of_the_task_repeat_are_refused_before_training(tiny_dataset):
+    with pytest.raises(SettingsError, match="another task"):
+        evaluate(tiny_dataset, task="repeat", experiments=["ablations"])

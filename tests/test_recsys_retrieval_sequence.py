@@ -176,3 +176,28 @@ def test_unknown_items_look_back_at_themselves_only() -> None:
         moments = torch.tensor([[0, 1, -1], [0, 1, 2]])
         together = network(network.vectors(items.ravel()).view(2, 3, -1), moments)[0, :2]
     np.testing.assert_allclose(alone.numpy(), together.numpy(), atol=1e-6)
+
+
+def test_a_vector_that_the_heads_cannot_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="size 8 must be a multiple of heads 3"):
+        SequenceSettings(size=8, heads=3)
+
+
+def test_gradients_are_the_same_by_any_run_of_two_threads() -> None:
+    """Enough gaps for torch to split the sum of their gradients between threads, were they indexed."""
+    from recsys.threads import limit_threads
+
+    ids = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    moments = torch.arange(50).repeat(64, 1)
+    found = []
+    with limit_threads(2):
+        for _ in range(3):
+            torch.manual_seed(0)
+            network = Network(ids, None, None, 1, 2, 50, 0.0)
+            for block in network.blocks:
+                torch.nn.init.normal_(block.joined.weight)  # type: ignore[union-attr, arg-type]
+            network(network.vectors(torch.arange(3200) % 60).view(64, 50, 8), moments).square().sum().backward()
+            found.append(network.blocks[0].gap_bias.grad.numpy().copy())  # type: ignore[union-attr]
+    assert found[0].any()
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)

@@ -73,7 +73,7 @@ class SparseScores:
             shown[seen] = False
             keep = (values > 0) & shown[columns]
             shown[seen] = before
-            best = _best(values[keep], columns[keep], n)
+            best = best_columns(values[keep], columns[keep], n)
             items.append(best)
             queries.append(np.full(len(best), row))
         return Top(_joined(queries), _joined(items))
@@ -128,7 +128,7 @@ class InnerProductScores:
             hidden = seen if place is None else place[seen]
             values[hidden[hidden >= 0]] = -np.inf
             values[hidden_to_all] = -np.inf
-            best = _best(values, None, n)
+            best = best_columns(values, None, n)
             best = rows[best[values[best] > -np.inf]]
             items.append(best)
             queries.append(np.full(len(best), row))
@@ -176,7 +176,7 @@ def _places(rows: IntArray, num_items: int) -> npt.NDArray[np.int64]:
     return places
 
 
-def _best(values: F32, columns: IntArray | None, n: int) -> npt.NDArray[np.int64]:
+def best_columns(values: F32, columns: IntArray | None, n: int) -> npt.NDArray[np.int64]:
     """The columns of the n largest values, best first, ties by column, at the cut too."""
     names = np.arange(len(values)) if columns is None else columns
     if len(values) > n:

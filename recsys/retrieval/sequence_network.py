@@ -42,7 +42,8 @@ class Block(nn.Module):
         rate = self.rate if self.training else 0.0
         parts = self.attend(self.norm_attend(x)).view(n, length, 3, self.heads, size // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        bias = self.gap_bias[:, gaps].transpose(0, 1).masked_fill(hidden[:, None], _NEVER)
+        # `embedding`, here and below: unlike indexing, its gradient is summed in one order by any number of threads.
+        bias = functional.embedding(gaps, self.gap_bias.T).permute(0, 3, 1, 2).masked_fill(hidden[:, None], _NEVER)
         read = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
         x = x + functional.dropout(self.joined(read.transpose(1, 2).reshape(n, length, size)), rate)
         inner = functional.dropout(functional.gelu(self.wide(self.norm_wide(x)), approximate="tanh"), rate)
@@ -69,7 +70,7 @@ class Network(nn.Module):
         """(m, size) of the items at `rows`. Ids are dropped now and then, so that a text learns to stand alone, as a
         new item's must (DropoutNet, Volkovs et al. 2017).
         """
-        ids = functional.embedding(rows, self.ids)  # unlike indexing, its gradient is summed in one order
+        ids = functional.embedding(rows, self.ids)
         if self.text is None or self.project is None:
             return ids
         if id_dropout:

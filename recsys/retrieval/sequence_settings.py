@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from features.settings import Settings
 
@@ -33,3 +35,9 @@ class SequenceSettings(Settings):
     """How often the model is judged on held-out users; its best state is kept."""
     share_held_out: float = Field(default=0.05, gt=0, lt=1)
     max_held_out: int = Field(default=1000, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_share_the_vector(self) -> Self:
+        if self.size % self.heads:
+            raise ValueError(f"size {self.size} must be a multiple of heads {self.heads}")
+        return self

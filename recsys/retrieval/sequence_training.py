@@ -14,6 +14,7 @@ import torch
 from recsys.metrics import mean, ndcg_at_k
 from recsys.retrieval.base import FitData
 from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
+from recsys.retrieval.scores import best_columns
 from recsys.retrieval.sequence_network import Network, sampled_loss
 from recsys.retrieval.sequence_settings import SequenceSettings
 from recsys.retrieval.sequences import Batch, Sequences, batches
@@ -154,6 +155,6 @@ def _ndcg_of(network: Network, vectors: torch.Tensor, known: I64, asked: Sequenc
     state = states[torch.from_numpy(moments == moments[-1])].mean(0)
     scores = (vectors @ state).numpy()
     scores[np.isin(known, asked.item_rows)] = -np.inf
-    best = np.argsort(-scores, kind="stable")[:10]
+    best = best_columns(scores, None, 10)
     hits = np.isin(known[best], answers)[None]
     return float(ndcg_at_k(hits, np.array([len(answers)]), 10)[0])
