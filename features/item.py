@@ -24,8 +24,10 @@ class ItemFeatures:
     one without decay. `first_seen`, `last_seen`, `published_at` float64 unix seconds (NaN: never, or no clock).
     `repeat_share` float32: of the item's buyers, the share that took it in a second moment. `numbers` (n_items,
     num_numbers) float32: price and the numeric attributes, NaN for unknown, named by `number_names`;
-    `usual_numbers` (num_numbers,) float32: their means over what is taken lately. `known_until`: time of the newest
-    event (None: no event, or no clock).
+    `usual_numbers` (num_numbers,) float32: their means over what is taken lately.
+
+    Of an untouched item only the price is told. The catalogue also holds what came after the events, and a ranker
+    would learn from a year or a serial number that such an item is never right, which in service it is.
     """
 
     popularity: npt.NDArray[np.float32]
@@ -36,7 +38,6 @@ class ItemFeatures:
     numbers: npt.NDArray[np.float32]
     number_names: tuple[str, ...]
     usual_numbers: npt.NDArray[np.float32]
-    known_until: float | None
 
     @classmethod
     def fit(cls, catalogue: Catalogue, events: Events, weights: FloatArray, recent_shares: tuple[float, ...]) -> Self:
@@ -51,9 +52,9 @@ class ItemFeatures:
         numbers = np.stack([catalogue.frame[name].to_numpy(np.float32) for name in names], axis=1)
         published = catalogue.frame[PUBLISHED_AT].to_numpy(np.float64)
         popularity = np.log1p(np.stack(columns, axis=1)).astype(np.float32)
+        numbers[np.ix_(popularity[:, -1] == 0, [name != PRICE for name in names])] = np.nan
         usual = _usual(numbers[events.item_rows], weights * time_decay(events, recent_shares[0]))
-        until = float(events.times.max()) if events.has_clock and len(events) else None
-        return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual, until)
+        return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual)
 
     @property
     def untouched(self) -> BoolArray:

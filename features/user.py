@@ -75,8 +75,8 @@ def _pace(histories: Histories) -> Columns:
 
 
 def _novelty(histories: Histories, items: ItemFeatures) -> Columns:
-    """How much of the history is items that were untouched when the statistics were made (who takes one takes another),
-    in the newest moment and lately, and how many days ago that was.
+    """How much of the history is items that were untouched when the statistics were made: who takes one takes another.
+    In the newest moment, and lately.
     """
     untouched = items.untouched.astype(np.float32)
     out = {}
@@ -85,6 +85,4 @@ def _novelty(histories: Histories, items: ItemFeatures) -> Columns:
         sums = np.bincount(weights.query_rows, weights.data * untouched[weights.indices], len(histories))
         share = sums / np.maximum(weights.totals, 1e-9)
         out[name] = np.where(weights.totals > 0, share, np.nan).astype(np.float32)
-    until = np.nan if items.known_until is None else items.known_until
-    out["user:days_since_training"] = ((histories.as_of - until) / DAY).astype(np.float32)
     return out
