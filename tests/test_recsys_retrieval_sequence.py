@@ -167,7 +167,7 @@ def test_unknown_items_look_back_at_themselves_only() -> None:
     """A padded place changes nothing: the states of a short sequence are the same beside a longer one."""
     torch.manual_seed(0)
     ids = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-    network = Network(ids, None, None, 1, 2, 5, 0.0).eval()
+    network = Network(ids, None, None, 1, 2, 5, 0.0, np.random.default_rng(0)).eval()
     with torch.no_grad():
         for block in network.blocks:
             torch.nn.init.normal_(block.joined.weight)  # type: ignore[union-attr, arg-type]
@@ -193,7 +193,7 @@ def test_gradients_are_the_same_by_any_run_of_two_threads() -> None:
     with limit_threads(2):
         for _ in range(3):
             torch.manual_seed(0)
-            network = Network(ids, None, None, 1, 2, 50, 0.0)
+            network = Network(ids, None, None, 1, 2, 50, 0.0, np.random.default_rng(0))
             for block in network.blocks:
                 torch.nn.init.normal_(block.joined.weight)  # type: ignore[union-attr, arg-type]
             network(network.vectors(torch.arange(3200) % 60).view(64, 50, 8), moments).square().sum().backward()

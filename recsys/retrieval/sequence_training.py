@@ -82,7 +82,7 @@ def _untrained(data: FitData, settings: SequenceSettings, known: I64, rng: np.ra
         project = ridge(data.embeddings, ids, known)
         ids[known] -= data.embeddings[known] @ project
     text = data.embeddings
-    return Network(ids, text, project, settings.layers, settings.heads, settings.max_tokens, settings.dropout)
+    return Network(ids, text, project, settings.layers, settings.heads, settings.max_tokens, settings.dropout, rng)
 
 
 def _optimizer(network: Network, settings: SequenceSettings) -> torch.optim.Optimizer:
@@ -121,18 +121,14 @@ def _epoch(
 
 
 def _loss(network: Network, batch: Batch, drawn: I64, num_items: int, id_dropout: float) -> torch.Tensor:
-    tokens = network.vectors(torch.from_numpy(batch.items.ravel()), id_dropout)
-    states = network(tokens.view(*batch.items.shape, -1), torch.from_numpy(batch.moments)).flatten(0, 1)
     asked = np.flatnonzero(batch.targets.ravel() >= 0)
-    targets = torch.from_numpy(batch.targets.ravel()[asked])
-    negatives = torch.from_numpy(drawn)
-    return sampled_loss(
-        states[torch.from_numpy(asked)],
-        network.vectors(targets, id_dropout),
-        network.vectors(negatives, id_dropout),
-        targets[:, None] == negatives[None],
-        num_items,
-    )
+    wanted = batch.targets.ravel()[asked]
+    rows = torch.from_numpy(np.concatenate([batch.items.ravel(), wanted, drawn]))
+    parts = (batch.items.size, len(wanted), len(drawn))
+    tokens, positives, negatives = network.vectors(rows, id_dropout).split(parts)
+    states = network(tokens.view(*batch.items.shape, -1), torch.from_numpy(batch.moments)).flatten(0, 1)
+    same = torch.from_numpy(wanted)[:, None] == torch.from_numpy(drawn)[None]
+    return sampled_loss(states[torch.from_numpy(asked)], positives, negatives, same, num_items)
 
 
 def _ndcg(network: Network, held_out: _HeldOut, known: I64) -> float:
