@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -56,7 +57,7 @@ class ItemFeatures:
         usual = _usual(numbers[events.item_rows], weights * time_decay(events, recent_shares[0]))
         return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual)
 
-    @property
+    @cached_property
     def untouched(self) -> BoolArray:
         """(n_items,) bool: nobody has taken it, as far as is known."""
         return np.asarray(self.popularity[:, -1] == 0)

@@ -4,7 +4,7 @@ from their history, and items that nobody has touched get factors from their tex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -16,6 +16,7 @@ from features.grid import on_grid
 from features.histories import Histories
 from features.settings import Settings
 from recsys.retrieval.base import FitData
+from recsys.retrieval.nearest import NO_INDEX, Bytes, Nearest, build_index, nearest
 from recsys.retrieval.projection import mapped, project_factors, with_text
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 
@@ -42,7 +43,8 @@ class AlsSettings(Settings):
 class AlsSource:
     """`item_factors` (n_items, factors) float32 on the item grid, divided by `largest_norm`; `gram` (factors,
     factors) float64, that of the items with events; `projection` (embedding_size, factors) float32 maps text
-    embeddings to item factors, (0, factors) where there is nothing to learn it from.
+    embeddings to item factors, (0, factors) where there is nothing to learn it from; `index` is what `build_index` made
+    of the item factors.
     """
 
     name: ClassVar[str] = "als"
@@ -54,6 +56,7 @@ class AlsSource:
     regularization: float
     half_life: float | None
     history_limit: int
+    index: Bytes = field(default_factory=lambda: NO_INDEX, repr=False, kw_only=True)
 
     @classmethod
     def fit(cls, data: FitData, settings: AlsSettings) -> Self:
@@ -76,6 +79,7 @@ class AlsSource:
             settings.regularization,
             settings.half_life[0],
             settings.history_limit,
+            index=build_index(factors, data.seed),
         )
 
     def project(self, embeddings: F32) -> F32:
@@ -100,7 +104,12 @@ class AlsSource:
         norms = np.linalg.norm(vectors, axis=1)
         safe = np.where(norms > 0, norms, 1.0)
         queries = on_grid((vectors / safe[:, None]).astype(np.float32), items=False)
-        return InnerProductScores(queries, self.item_factors, (safe * self.largest_norm).astype(np.float32))
+        scale = (safe * self.largest_norm).astype(np.float32)
+        return InnerProductScores(queries, self.item_factors, scale, nearest=self._nearest)
+
+    @cached_property
+    def _nearest(self) -> Nearest | None:
+        return nearest(self.index)
 
     def fold_in(self, histories: Histories, half_life: float | None) -> npt.NDArray[np.float64]:
         """User vectors (n, factors): the least-squares step of ALS for the history's items, zero for an empty
