@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from service_load import measure, table
 
 from recsys import ShelftalkError
+from service_load import measure, table
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib import pyplot as plt
 
 EVENTS = 1_000_000
 
