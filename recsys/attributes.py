@@ -1,10 +1,10 @@
-"""What filters and caps ask of the catalogue: each column as codes, made at first use, and masks of a filter's items."""
+"""What filters and caps ask of the catalogue: columns as codes, made at first use, and the masks of filters."""
 
 from __future__ import annotations
 
 import datetime
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,6 +54,14 @@ class Values:
             places = np.flatnonzero(self.codes == code)
             mask[np.searchsorted(self.indptr, places, side="right") - 1] = True
         return mask
+
+    def any_of(self, rows: Ints, codes: Sequence[int]) -> BoolArray:
+        """(n_rows,) which of some items have one of the values."""
+        lengths = self.indptr[rows + 1] - self.indptr[rows]
+        bounds = ends(lengths)
+        flat = np.arange(bounds[-1]) + np.repeat(self.indptr[rows] - bounds[:-1], lengths)
+        hits = np.isin(self.codes[flat], codes)
+        return np.bincount(np.repeat(np.arange(len(rows)), lengths), hits, len(rows)) > 0
 
     def of_items(self, rows: Ints) -> list[tuple[int, ...]]:
         """The codes of some items."""
