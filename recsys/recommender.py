@@ -82,7 +82,8 @@ class Recommender:
     """Answers requests from a fitted model. It holds no state between requests, so it can be shared by threads.
 
     `clock` gives the time of a request that names none: the newest known event by default, `time.time` in service.
-    `rules` gives those to apply now, `observe` is told what each stage took (`recsys.stage_clock`).
+    `rules` gives those to apply now, `observe` is told what each stage took (`recsys.stage_clock`). `id_order`
+    (n_items,) is the order of the ids, by which ties are broken.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Recommender:
         self._rules, self._observe = rules, observe
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
-        self._id_order = np.argsort(np.argsort(self._ids, kind="stable"), kind="stable")
+        self.id_order = np.argsort(np.argsort(self._ids, kind="stable"), kind="stable")
         self._titles: list[str] = model.catalogue.frame[TITLE].tolist()
 
     @classmethod
@@ -126,6 +127,15 @@ class Recommender:
                 answers.update(zip(chunk, made, strict=True))
         return [answers[k] for k in range(len(requests))]
 
+    def items_of(
+        self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], sources: Sequence[tuple[str, ...]]
+    ) -> tuple[RecommendedItem, ...]:
+        """A list made elsewhere: item rows, best first, their scores and what offered them."""
+        given = zip(rows.tolist(), scores.tolist(), sources, strict=True)
+        return tuple(
+            self._item(row, rank, score, names, None) for rank, (row, score, names) in enumerate(given, start=1)
+        )
+
     def histories(self, requests: Sequence[Request]) -> Histories:
         """What the model gets to see of each request's user."""
         return self._build([self._history(request) for request in requests])
@@ -150,7 +160,7 @@ class Recommender:
         scores = self._scores(self.chain(requests[0]).ranker, asked.matrix, empty)
         clock.lap("ranker")
         item_rows, query_rows = found.pairs.item_rows, found.pairs.query_rows
-        order = np.lexsort((self._id_order[item_rows], -scores, query_rows))
+        order = np.lexsort((self.id_order[item_rows], -scores, query_rows))
         bounds = np.searchsorted(query_rows[order], np.arange(len(requests) + 1))
         ranks, names = _source_ranks(found)
         answers = []
@@ -207,6 +217,10 @@ class Recommender:
 
     def _time(self, request: Request) -> float:
         return self._clock() if request.at is None else request.at
+
+    def allowed(self, request: Request) -> BoolArray:
+        """(n_items,) what may be listed: available, let through by the filters, excluded by no rule in force."""
+        return self._allowed(request, self._rules())
 
     def _allowed(self, request: Request, rules: Rules) -> BoolArray:
         """(n_items,) what may be listed."""
