@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LexicalIndex:
-    """`weights` (n_words, n_items) CSR float32: BM25 of each word in each item; `trigrams` (n_trigrams, n_words) CSR."""
+    """`weights` (n_words, n_items) CSR float32: each word's BM25 in each item; `trigrams` (n_trigrams, n_words)."""
 
     numbers: dict[str, int]
     weights: sp.csr_matrix

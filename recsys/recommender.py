@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ from recsys.rules import NO_RULES, Rules, excluded
 from recsys.scoring import CHUNK, candidates_with_features
 from recsys.shaping import Placed, Shape, placed
 from recsys.stage_clock import Observer, StageClock, nobody
-from recsys.wishes import shape_of
+from recsys.wishes import problem_of, shape_of
 
+logger = logging.getLogger(__name__)
 SCORE_DIGITS = 6
 PROPENSITY_DIGITS = 9
 _Kind = tuple[str, bool, bool, tuple[str, ...]]
@@ -95,7 +97,8 @@ class Recommender:
     ) -> None:
         self.model = model
         self.attributes = Attributes(model.catalogue)
-        self._rules, self._observe = rules, observe
+        self._given_rules, self._observe = rules, observe
+        self._usable: tuple[Rules, Rules] = (NO_RULES, NO_RULES)
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
         self.id_order = np.argsort(np.argsort(self._ids, kind="stable"), kind="stable")
@@ -107,6 +110,22 @@ class Recommender:
     ) -> Recommender:
         """A recommender for service: a request without a time is for now."""
         return cls(model, time.time, rules, observe)
+
+    def problems_of(self, rules: Rules) -> list[str]:
+        """What is wrong with the rules over this catalogue, such as a column that it lacks; [] where nothing is."""
+        return [problem for rule in rules.rules if (problem := problem_of(rule, self.attributes))]
+
+    def _rules(self) -> Rules:
+        """The rules to apply now, without those that this catalogue can't: a rule must never make requests fail."""
+        given, usable = self._usable
+        current = self._given_rules()
+        if current is not given:
+            for problem in self.problems_of(current):
+                logger.error("left out: %s", problem)
+            kept = tuple(rule for rule in current.rules if not problem_of(rule, self.attributes))
+            usable = Rules(rules=kept)
+            self._usable = (current, usable)
+        return usable
 
     def recommend(self, request: Request) -> Recommendation:
         """The list for one request; RequestError names the parameter that can't be used."""

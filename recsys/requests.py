@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from recsys.filters import Term
 from recsys.shapes import Cap, Exploration
@@ -44,6 +46,10 @@ class Request:
     diversity: float | None = None
     caps: tuple[Cap, ...] | None = None
     exploration: Exploration | None = None
+
+    def but(self, **changes: Any) -> Request:
+        """The same request with other values."""
+        return dataclasses.replace(self, **changes)
 
 
 @dataclass(frozen=True)

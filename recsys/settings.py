@@ -32,7 +32,16 @@ from recsys.shapes import parse_cap, parse_exploration
 from recsys.windows import ExampleSettings
 
 PREFIX = "RECSYS_"
-NOT_SETTINGS = frozenset({"RECSYS_API_KEYS", "RECSYS_BUNDLE", "RECSYS_STORE", "RECSYS_TEST_POSTGRES"})
+NOT_SETTINGS = frozenset(
+    {
+        "RECSYS_API_KEYS",
+        "RECSYS_BUNDLE",
+        "RECSYS_EXPERIMENT",
+        "RECSYS_RULES",
+        "RECSYS_STORE",
+        "RECSYS_TEST_POSTGRES",
+    }
+)
 
 
 def _cap(text: str) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.tables import BoolArray, IdIndex
+from recsys.attributes import Attributes
+from recsys.errors import RequestError
 from recsys.requests import Request
 from recsys.rules import Rule, cap_of
 from recsys.settings import ServeSettings
@@ -31,6 +33,17 @@ def shape_of(
         tuple(_shift(rule) for rule in rules if rule.action in ("boost", "bury")),
         tuple(_pin(rule, items, allowed, hidden) for rule in rules if rule.action == "pin"),
     )
+
+
+def problem_of(rule: Rule, attributes: Attributes) -> str:
+    """Why the rule can't be applied to the catalogue ("": it can)."""
+    try:
+        attributes.mask(rule.expression)
+        if rule.action == "cap":
+            attributes.values(rule.column or "", "column")
+    except RequestError as error:
+        return f"rule {rule.name!r}: {error}"
+    return ""
 
 
 def _cap(rule: Rule) -> AppliedCap:
