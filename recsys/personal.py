@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from recsys.fusion import Fused, Ranking, fused
+import numpy as np
+
+from recsys.fusion import Fused
 from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.shapes import Exploration
 
-FOUND_WEIGHT, USER_WEIGHT = 2.0, 1.0
-"""What was asked for counts twice as much as who asks."""
+USER_SHARE = 0.5
+"""The user's favourite of what was found counts so much more, their least favourite no more: among like answers it is
+the user who decides, but none overtakes one that is more than half again as good an answer.
+"""
 
 
 def personalised(found: Fused, recommender: Recommender, request: Request, depth: int) -> Fused:
@@ -28,7 +32,8 @@ def personalised(found: Fused, recommender: Recommender, request: Request, depth
     if answer.strategy == "popular":
         return found
     own = recommender.model.catalogue.items.rows([item.item_id for item in answer.items])
-    rankings = [Ranking("found", FOUND_WEIGHT, found.item_rows), Ranking("user", USER_WEIGHT, own)]
-    both = fused(rankings, recommender.id_order)
-    names = dict(zip(found.item_rows.tolist(), found.names, strict=True))
-    return Fused(both.item_rows, both.scores, [names[row] for row in both.item_rows.tolist()])
+    liking = dict(zip(own.tolist(), np.linspace(1, 0, len(own)), strict=True))
+    factors = [1 + USER_SHARE * liking.get(row, 0.0) for row in found.item_rows.tolist()]
+    scores = np.round(found.scores * factors / (1 + USER_SHARE), 6)
+    order = np.lexsort((recommender.id_order[found.item_rows], -scores))
+    return Fused(found.item_rows[order], scores[order], [found.names[k] for k in order])

@@ -66,7 +66,8 @@ class Search:
 
     def _found(self, query: str, shown: BoolArray) -> Fused:
         lexical = self._index.scores(query)
-        rankings = [Ranking("words", 1.0, _best(lexical, shown & (lexical > 0)))]
+        best = _best(lexical, shown & (lexical > 0))
+        rankings = [Ranking("words", 1.0, best, lexical[best] / lexical[best].max(initial=1e-9))]
         embeddings = self._recommender.model.features.pairs.embeddings
         if self._encode is not None and embeddings.shape[1]:
             cosines = embeddings @ on_grid(self._encode(query), items=False)

@@ -58,8 +58,8 @@ class Served:
         if not len(catalogue):
             return
         first = str(catalogue.items.ids[0])
-        self.recommender.recommend(Request(history=(), recent=(first,)))
-        self.similar.recommend(first, Request(history=()))
+        self.recommender.recommend(Request(history=(), recent=(first,), n=1))
+        self.similar.recommend(first, Request(history=(), n=1))
         if len(catalogue) <= SEARCH_AT_START:
             self.search.warm_up()
 
