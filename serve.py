@@ -9,19 +9,29 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, abort, g, request, send_from_directory
+from pydantic import BaseModel
+from spectree import Response as Answers
+from spectree import SpecTree
 from werkzeug.exceptions import HTTPException
 
+from recsys.api import answers, docs_page, queries
 from recsys.api.handlers import Handlers
 from recsys.api.problems import CONTENT_TYPE, Problem, problem_of
 from recsys.api.schemas import json_bytes
+from recsys.manifest import product_version
+from recsys.monitoring import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from recsys.recommender import Recommender
+from recsys.rules import Rules
+from recsys.schemas import RankBody, RequestBody
 
-PROBES = frozenset({"/healthz", "/readyz"})
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+UNMATCHED = "unmatched"
+"""The route of requests that have none, in the figures: a path is the caller's to invent."""
 MAX_BODY_BYTES = 2**20
 """The largest POST taken; a history of some 10,000 items fits."""
 logger = logging.getLogger("recsys.access")
@@ -30,34 +40,136 @@ logger = logging.getLogger("recsys.access")
 def create_app(recommender: Recommender | None = None) -> Flask:
     """The WSGI application, answering from `recommender` or else from the bundle that RECSYS_BUNDLE names."""
     _log_to_stderr_unless_configured()
-    handlers = Handlers(recommender) if recommender else Handlers.from_bundle(os.environ.get("RECSYS_BUNDLE"))
+    handlers = Handlers(recommender) if recommender else _handlers_from(os.environ)
     app = Flask("serve", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(_start)
     app.after_request(_finish)
+    app.after_request(_observer(handlers))
     app.register_error_handler(Exception, _problem)
     _add_routes(app, handlers)
     return app
 
 
+def _handlers_from(environment: Mapping[str, str]) -> Handlers:
+    names = ("RECSYS_BUNDLE", "RECSYS_RULES", "RECSYS_EXPERIMENT")
+    return Handlers.from_bundle(*(environment.get(name) for name in names))
+
+
 def _add_routes(app: Flask, handlers: Handlers) -> None:
+    spec = SpecTree(
+        "flask",
+        title="Shelftalk",
+        naming_strategy=lambda model: model.__name__,
+        nested_naming_strategy=lambda _, child: child,
+        version=product_version(),
+        mode="strict",
+        annotations=False,
+        validation_error_status=HTTPStatus.BAD_REQUEST,
+        validation_error_model=answers.ProblemDocument,
+    )
+    spec.app = app
+    _add_lists(app, spec, handlers)
+    _add_rules(app, spec, handlers)
+    _add_service(app, spec, handlers)
+    _add_documentation(app, spec)
+
+
+def _add_lists(app: Flask, spec: SpecTree, handlers: Handlers) -> None:
+    """The decorators only describe the calls: the handlers check requests by the very models that are named here."""
+
     @app.get("/recommend")
+    @spec.validate(
+        query=queries.RecommendQuery, resp=_answers(answers.ListAnswer), tags=["lists"], skip_validation=True
+    )
     def recommend() -> Response:
+        """The list for a user or a guest."""
         return _json(handlers.recommend(request.query_string, g.request_id))
 
     @app.post("/recommend")
+    @spec.validate(json=RequestBody, resp=_answers(answers.ListAnswer), tags=["lists"], skip_validation=True)
     def recommend_posted() -> Response:
-        answer = handlers.recommend_posted(request.get_data(cache=False), g.request_id)
-        g.request_id = answer["request_id"]  # the caller's own, where there is one: it is what they will ask about
-        return _json(answer)
+        """The same, for an object like a line of a batch file."""
+        return _posted(handlers.recommend_posted(request.get_data(cache=False), g.request_id))
 
+    @app.get("/similar")
+    @spec.validate(
+        query=queries.SimilarQuery, resp=_answers(answers.SimilarAnswer), tags=["lists"], skip_validation=True
+    )
+    def similar() -> Response:
+        """Items like an item, by text and behaviour, one of each product."""
+        return _json(handlers.similar(request.query_string, g.request_id))
+
+    @app.get("/search")
+    @spec.validate(query=queries.SearchQuery, resp=_answers(answers.SearchAnswer), tags=["lists"], skip_validation=True)
+    def search() -> Response:
+        """Free text over the catalogue."""
+        return _json(handlers.search(request.query_string, g.request_id))
+
+    @app.post("/rank")
+    @spec.validate(json=RankBody, resp=_answers(answers.RankAnswer), tags=["lists"], skip_validation=True)
+    def rank() -> Response:
+        """The caller's own candidates, best first."""
+        return _posted(handlers.rank(request.get_data(cache=False), g.request_id))
+
+
+def _add_rules(app: Flask, spec: SpecTree, handlers: Handlers) -> None:
+    @app.get("/rules")
+    @spec.validate(resp=_answers(answers.RulesAnswer), tags=["rules"], skip_validation=True)
+    def rules() -> Response:
+        """The rules in force, and the problems of the file as it is now."""
+        return _json(handlers.rules())
+
+    @app.put("/rules")
+    @spec.validate(json=Rules, resp=_answers(answers.RulesAnswer), tags=["rules"], skip_validation=True)
+    def put_rules() -> Response:
+        """Replace all rules."""
+        return _json(handlers.put_rules(request.get_data(cache=False)))
+
+
+def _add_service(app: Flask, spec: SpecTree, handlers: Handlers) -> None:
     @app.get("/healthz")
+    @spec.validate(resp=Answers(HTTP_200=answers.Alive), tags=["service"], skip_validation=True)
     def healthz() -> Response:
+        """The process lives."""
         return _json(handlers.alive())
 
     @app.get("/readyz")
+    @spec.validate(resp=_answers(answers.Ready), tags=["service"], skip_validation=True)
     def readyz() -> Response:
+        """A verified model is loaded."""
         return _json(handlers.ready())
+
+    @app.get("/metrics")
+    @spec.validate(tags=["service"], skip_validation=True)
+    def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(handlers.metrics_text(), content_type=METRICS_CONTENT_TYPE)
+
+
+def _answers(model: type[BaseModel]) -> Answers:
+    """What a call answers when all is well, and the problems that it may have."""
+    problem = answers.ProblemDocument
+    return Answers(HTTP_200=model, HTTP_400=problem, HTTP_500=problem, HTTP_503=problem)
+
+
+def _add_documentation(app: Flask, spec: SpecTree) -> None:
+    """`/openapi.json`, made of the routes' models, and `/docs`, which shows it without any other machine's help."""
+
+    @app.get("/openapi.json")
+    def openapi() -> Response:
+        return _json(spec.spec)
+
+    @app.get("/docs")
+    def docs() -> Response:
+        return Response(docs_page.HTML, mimetype="text/html")
+
+    @app.get("/docs/<name>")
+    def docs_asset(name: str) -> Response:
+        folder = docs_page.ASSETS.get(name)
+        if folder is None:
+            abort(HTTPStatus.NOT_FOUND)
+        return send_from_directory(docs_page.folder() / folder, name)
 
 
 def _start() -> None:
@@ -73,6 +185,20 @@ def _finish(response: Response) -> Response:
     line = "%s %r %d %.1f ms request_id=%r"
     logger.log(level, line, request.method, request.path, response.status_code, milliseconds, g.request_id)
     return response
+
+
+def _observer(handlers: Handlers) -> Callable[[Response], Response]:
+    def observe(response: Response) -> Response:
+        route = request.url_rule.rule if request.url_rule else UNMATCHED
+        handlers.metrics.request(
+            request.method if request.url_rule else UNMATCHED,
+            route,
+            response.status_code,
+            time.perf_counter() - g.started,
+        )
+        return response
+
+    return observe
 
 
 def _problem(error: Exception) -> Response:
@@ -96,6 +222,12 @@ def _routing_problem(error: HTTPException) -> Response:
 
 def _problem_response(problem: Problem) -> Response:
     return Response(json_bytes(problem.document(g.request_id)), problem.status, content_type=CONTENT_TYPE)
+
+
+def _posted(answer: Mapping[str, Any]) -> Response:
+    """The answer to a body, which may have named the request: it is what the caller will ask about."""
+    g.request_id = answer["request_id"]
+    return _json(answer)
 
 
 def _json(document: Mapping[str, Any]) -> Response:

@@ -220,15 +220,34 @@ def batch(
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors.")
-def serve(bundle: Path, host: str, port: int, workers: int | None) -> None:
+@click.option("--rules", type=_file, help="TOML file of rules, read again when it changes; PUT /rules writes it.")
+@click.option("--experiment", type=_file, help="TOML file of an experiment's variants.")
+def serve(bundle: Path, host: str, port: int, workers: int | None, rules: Path | None, experiment: Path | None) -> None:
     """Answer HTTP requests from the promoted version."""
     limit_threads(1)
-    from recsys.gunicorn_app import GunicornApp, check_host
+    from recsys.gunicorn_app import GunicornApp, check_host, shared_figures
 
     check_host(host)
     os.environ["RECSYS_BUNDLE"] = str(bundle.resolve())
+    _check_and_pass_on(rules, experiment)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # gunicorn has its own way to end
-    GunicornApp(host, port, workers or num_cpus()).run()
+    with shared_figures():
+        GunicornApp(host, port, workers or num_cpus()).run()
+
+
+def _check_and_pass_on(rules: Path | None, experiment: Path | None) -> None:
+    """SettingsError where a file can't be used, before anything is started; then the workers are told of it."""
+    from recsys.experiments import load_experiment
+    from recsys.rules_file import RulesFile
+
+    if rules is not None:
+        RulesFile(rules)
+        os.environ["RECSYS_RULES"] = str(rules.resolve())
+    if experiment is not None:
+        for variant in load_experiment(experiment).variants:
+            if variant.rules is not None:
+                RulesFile(variant.rules)
+        os.environ["RECSYS_EXPERIMENT"] = str(experiment.resolve())
 
 
 @cli.command()

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -11,6 +16,7 @@ from gunicorn.util import import_app  # type: ignore[import-untyped]
 from recsys.errors import SettingsError
 
 APPLICATION = "serve:create_app()"
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 THREADS_PER_WORKER = 4
 """Enough that a slow client or a probe does not stop a worker; the work itself is CPU bound."""
 
@@ -28,6 +34,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc]
             "preload_app": True,
             "control_socket_disable": True,
             "limit_request_line": 8190,
+            "child_exit": _child_exit,
         }
         super().__init__()
 
@@ -40,6 +47,30 @@ class GunicornApp(BaseApplication):  # type: ignore[misc]
     def load(self) -> Any:
         """Called by gunicorn: the WSGI application."""
         return import_app(APPLICATION)
+
+
+@contextmanager
+def shared_figures() -> Iterator[None]:
+    """A folder through which the workers share their figures (see `recsys.monitoring`), unless the environment names
+    one. It must be there before the figures are imported.
+    """
+    if FOLDER_VARIABLE in os.environ:
+        yield
+        return
+    owner, folder = os.getpid(), tempfile.mkdtemp(prefix="recsys-figures-")
+    os.environ[FOLDER_VARIABLE] = folder
+    try:
+        yield
+    finally:
+        if os.getpid() == owner:  # a worker leaves through here too
+            del os.environ[FOLDER_VARIABLE]
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _child_exit(_server: Any, worker: Any) -> None:
+    from recsys.monitoring import worker_ended  # only now: see `shared_figures`
+
+    worker_ended(worker.pid)
 
 
 def check_host(host: str) -> None:

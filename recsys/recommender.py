@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
@@ -15,16 +15,25 @@ import pandas as pd
 from features.builder import FeatureMatrix
 from features.histories import Histories
 from features.item_sets import ItemSets
-from features.tables import AVAILABLE, TITLE, BoolArray
+from features.tables import TITLE, BoolArray
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
+from recsys.attributes import Attributes
 from recsys.errors import RequestError
+from recsys.filters import AllOf, Filter, combined
 from recsys.model import OTHER_KINDS, Chain, FittedModel
 from recsys.requests import BARE_ID, HistoryEvent, Recommendation, RecommendedItem, Request
 from recsys.retrieval.merge import Candidates
+from recsys.rules import NO_RULES, Rules, excluded
 from recsys.scoring import CHUNK, candidates_with_features
+from recsys.shaping import Placed, Shape, placed
+from recsys.stage_clock import Observer, StageClock, nobody
+from recsys.wishes import problem_of, shape_of
 
+logger = logging.getLogger(__name__)
 SCORE_DIGITS = 6
+PROPENSITY_DIGITS = 9
+_Kind = tuple[str, bool, bool, tuple[str, ...]]
 Triple = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float32]]
 
 
@@ -44,35 +53,79 @@ class _History:
 @dataclass(frozen=True)
 class RequestCandidates:
     """What there is to order for some requests: the items the sources found, and the features of every pair.
-    `allowed` (n_items,) are the items that may be shown.
+    `allowed` (n_items,) are the items that may be shown, `rules` those in force when the items were found.
     """
 
     requests: list[Request]
     histories: list[_History]
     allowed: BoolArray
+    rules: Rules
     found: Candidates
     matrix: FeatureMatrix
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A request's own part of what was found: its pairs, best first, and the sources' ranks of every pair."""
+
+    pairs: npt.NDArray[np.int64]
+    item_rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    ranks: npt.NDArray[np.float32]
+    source_names: tuple[str, ...]
+
+    @property
+    def lowest(self) -> float:
+        """The score of the last candidate, 0 without one."""
+        return float(self.scores[-1]) if len(self.scores) else 0.0
 
 
 class Recommender:
     """Answers requests from a fitted model. It holds no state between requests, so it can be shared by threads.
 
     `clock` gives the time of a request that names none: the newest known event by default, `time.time` in service.
+    `rules` gives those to apply now, `observe` is told what each stage took (`recsys.stage_clock`). `id_order`
+    (n_items,) is the order of the ids, by which ties are broken.
     """
 
-    def __init__(self, model: FittedModel, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        model: FittedModel,
+        clock: Callable[[], float] | None = None,
+        rules: Callable[[], Rules] = lambda: NO_RULES,
+        observe: Observer = nobody,
+    ) -> None:
         self.model = model
+        self.attributes = Attributes(model.catalogue)
+        self._given_rules, self._observe = rules, observe
+        self._usable: tuple[Rules, Rules] = (NO_RULES, NO_RULES)
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
-        self._id_order = np.argsort(np.argsort(self._ids, kind="stable"), kind="stable")
+        self.id_order = np.argsort(np.argsort(self._ids, kind="stable"), kind="stable")
         self._titles: list[str] = model.catalogue.frame[TITLE].tolist()
-        self._available: BoolArray = model.catalogue.frame[AVAILABLE].to_numpy(bool)
-        self._mask = lru_cache(maxsize=256)(self._compute_mask)
 
     @classmethod
-    def live(cls, model: FittedModel) -> Recommender:
+    def live(
+        cls, model: FittedModel, rules: Callable[[], Rules] = lambda: NO_RULES, observe: Observer = nobody
+    ) -> Recommender:
         """A recommender for service: a request without a time is for now."""
-        return cls(model, time.time)
+        return cls(model, time.time, rules, observe)
+
+    def problems_of(self, rules: Rules) -> list[str]:
+        """What is wrong with the rules over this catalogue, such as a column that it lacks; [] where nothing is."""
+        return [problem for rule in rules.rules if (problem := problem_of(rule, self.attributes))]
+
+    def _rules(self) -> Rules:
+        """The rules to apply now, without those that this catalogue can't: a rule must never make requests fail."""
+        given, usable = self._usable
+        current = self._given_rules()
+        if current is not given:
+            for problem in self.problems_of(current):
+                logger.error("left out: %s", problem)
+            kept = tuple(rule for rule in current.rules if not problem_of(rule, self.attributes))
+            usable = Rules(rules=kept)
+            self._usable = (current, usable)
+        return usable
 
     def recommend(self, request: Request) -> Recommendation:
         """The list for one request; RequestError names the parameter that can't be used."""
@@ -80,17 +133,27 @@ class Recommender:
 
     def recommend_many(self, requests: Sequence[Request]) -> list[Recommendation]:
         """One answer a request, in their order; each the same as if it had been asked alone."""
+        rules = self._rules()
         for request in requests:
             self._check(request)
-        kinds = [(request.filters, self._excludes_seen(request)) for request in requests]
+        kinds = [self._kind(request, rules) for request in requests]
         answers: dict[int, Recommendation] = {}
-        for (filters, _), same in groupby(sorted(range(len(requests)), key=lambda k: kinds[k]), key=lambda k: kinds[k]):
+        for _, same in groupby(sorted(range(len(requests)), key=lambda k: kinds[k]), key=lambda k: kinds[k]):
             numbers = list(same)
             for start in range(0, len(numbers), CHUNK):
                 chunk = numbers[start : start + CHUNK]
-                made = self.rank(self._prepare([requests[k] for k in chunk], self._mask(filters)))
+                made = self.rank(self._prepare([requests[k] for k in chunk], rules))
                 answers.update(zip(chunk, made, strict=True))
         return [answers[k] for k in range(len(requests))]
+
+    def items_of(
+        self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], sources: Sequence[tuple[str, ...]]
+    ) -> tuple[RecommendedItem, ...]:
+        """A list made elsewhere: item rows, best first, their scores and what offered them."""
+        given = zip(rows.tolist(), scores.tolist(), sources, strict=True)
+        return tuple(
+            self._item(row, rank, score, names, None) for rank, (row, score, names) in enumerate(given, start=1)
+        )
 
     def histories(self, requests: Sequence[Request]) -> Histories:
         """What the model gets to see of each request's user."""
@@ -98,30 +161,34 @@ class Recommender:
 
     def candidates(self, requests: Sequence[Request]) -> RequestCandidates:
         """What `rank` orders: found once, it can be ordered by several models. The requests, one or more, share their
-        filters and whether the history is excluded.
+        filters, `among` and whether the history is excluded.
         """
+        rules = self._rules()
         for request in requests:
             self._check(request)
-        kinds = {(request.filters, self._excludes_seen(request)) for request in requests}
+        kinds = {self._kind(request, rules) for request in requests}
         if len(kinds) != 1:
             raise ValueError(f"requests of {len(kinds)} different kinds (filters, exclude_seen) can't share candidates")
-        return self._prepare(list(requests), self._mask(requests[0].filters))
+        return self._prepare(list(requests), rules)
 
     def rank(self, asked: RequestCandidates) -> list[Recommendation]:
         """One answer a request: `recommend_many(requests)` is `rank(candidates(requests))`."""
         requests, histories, found = asked.requests, asked.histories, asked.found
+        clock = StageClock(self._observe)
         empty = np.array([not len(h.events[0]) for h in histories])
         scores = self._scores(self.chain(requests[0]).ranker, asked.matrix, empty)
+        clock.lap("ranker")
         item_rows, query_rows = found.pairs.item_rows, found.pairs.query_rows
-        order = np.lexsort((self._id_order[item_rows], -scores, query_rows))
+        order = np.lexsort((self.id_order[item_rows], -scores, query_rows))
         bounds = np.searchsorted(query_rows[order], np.arange(len(requests) + 1))
         ranks, names = _source_ranks(found)
-        return [
-            self._list(
-                requests[k], histories[k], found, scores, order[bounds[k] : bounds[k + 1]], ranks, names, asked.allowed
-            )
-            for k in range(len(requests))
-        ]
+        answers = []
+        for k, request in enumerate(requests):
+            pairs = order[bounds[k] : bounds[k + 1]]
+            listed = _Listed(pairs, item_rows[pairs], scores[pairs], ranks, names)
+            answers.append(self._list(request, histories[k], listed, asked))
+        clock.lap("shaping")
+        return answers
 
     def explain(self, request: Request) -> pd.DataFrame:
         """One row an item of the request's list, best first: item_id, title, score, and each feature's share of the
@@ -134,8 +201,8 @@ class Recommender:
             raise RequestError(
                 "user", f"the list was made by strategy {answer.strategy!r}, which has no feature contributions"
             )
-        history = self._history(request)
-        found, matrix = self._candidates([request], [history], self._mask(request.filters))
+        asked = self.candidates([request])
+        found, matrix = asked.found, asked.matrix
         shares = pd.DataFrame(ranker.contributions(matrix)[:, :-1], columns=list(matrix.names))
         shares.insert(0, "item_id", self._ids[found.pairs.item_rows])
         listed = pd.DataFrame([{"item_id": i.item_id, "title": i.title, "score": i.score} for i in answer.items])
@@ -154,9 +221,42 @@ class Recommender:
         """What makes the request's list."""
         return self.model.chain(self._excludes_seen(request))
 
-    def _prepare(self, requests: list[Request], allowed: BoolArray) -> RequestCandidates:
+    def _kind(self, request: Request, rules: Rules) -> _Kind:
+        """Requests of one kind are answered together; sortable."""
+        return (
+            str(self._expression(request, rules)), self._excludes_seen(request), request.among is not None,
+            request.among or (),
+        )  # fmt: skip
+
+    def _expression(self, request: Request, rules: Rules) -> Filter:
+        """What must hold of every item shown: the request's filters, and no rule excludes it."""
+        wanted = combined(request.filters)
+        hidden = excluded(rules.at(self._time(request))) if rules.rules else []
+        return AllOf((wanted, *hidden)) if hidden else wanted
+
+    def _time(self, request: Request) -> float:
+        return self._clock() if request.at is None else request.at
+
+    def allowed(self, request: Request) -> BoolArray:
+        """(n_items,) what may be listed: available, let through by the filters, excluded by no rule in force."""
+        return self._allowed(request, self._rules())
+
+    def _allowed(self, request: Request, rules: Rules) -> BoolArray:
+        """(n_items,) what may be listed."""
+        mask = self.attributes.mask(self._expression(request, rules))
+        if request.among is None:
+            return mask
+        named = self.model.catalogue.items.rows(list(request.among))
+        among = np.zeros(len(mask), bool)
+        among[named[named >= 0]] = True
+        return mask & among
+
+    def _prepare(self, requests: list[Request], rules: Rules) -> RequestCandidates:
+        clock = StageClock(self._observe)
+        allowed = self._allowed(requests[0], rules)
         histories = [self._history(request) for request in requests]
-        return RequestCandidates(requests, histories, allowed, *self._candidates(requests, histories, allowed))
+        clock.lap("history")
+        return RequestCandidates(requests, histories, allowed, rules, *self._candidates(requests, histories, allowed))
 
     def _scores(self, ranker: Ranker, matrix: FeatureMatrix, empty: BoolArray) -> npt.NDArray[np.float64]:
         """Rounded scores of all pairs; lists without a history go by popularity."""
@@ -172,46 +272,82 @@ class Recommender:
     ) -> tuple[Candidates, FeatureMatrix]:
         built = self._build(histories)
         blocked = ItemSets.of([self._hidden(*asked) for asked in zip(requests, histories, strict=True)])
-        per_source = self.model.settings.retrieval.per_source
+        per_source = max(self.model.settings.retrieval.per_source, len(requests[0].among or ()))
         mask = None if allowed.all() else allowed
         chain = self.chain(requests[0])
-        return candidates_with_features(chain.sources, chain.features, built, per_source, blocked, mask)
+        return candidates_with_features(chain.sources, chain.features, built, per_source, blocked, mask, self._observe)
 
-    def _list(
+    def _list(self, request: Request, history: _History, listed: _Listed, asked: RequestCandidates) -> Recommendation:
+        strategy, reason = self._strategy(request, history)
+        hidden = self._hidden(request, history)
+        rules = asked.rules.at(self._time(request)) if asked.rules.rules else ()
+        shape = shape_of(request, self.model.settings.serve, rules, self.model.catalogue.items, asked.allowed, hidden)
+        if shape.is_plain:
+            items = [
+                self._candidate(listed, place, place + 1, None) for place in range(min(request.n, len(listed.pairs)))
+            ]
+            if len(items) < request.n:
+                items += self._tail(history, hidden, listed, request.n, asked.allowed)
+        else:
+            items = self._shaped(request, history, hidden, listed, asked.allowed, shape)
+        return Recommendation(request.request_id, request.user, strategy, reason, tuple(items), history.unknown)
+
+    def _shaped(
         self,
         request: Request,
         history: _History,
-        found: Candidates,
-        scores: npt.NDArray[np.float64],
-        pairs: npt.NDArray[np.int64],
-        ranks: npt.NDArray[np.float32],
-        names: tuple[str, ...],
+        hidden: npt.NDArray[np.int64],
+        listed: _Listed,
         allowed: BoolArray,
-    ) -> Recommendation:
-        strategy, reason = self._strategy(request, history)
-        items = [
-            self._item(int(found.pairs.item_rows[p]), rank, float(scores[p]), _offered(ranks[p], names))
-            for rank, p in enumerate(pairs[: request.n], start=1)
-        ]
-        if len(items) < request.n:
-            lowest = float(scores[pairs[-1]]) if len(pairs) else 0.0
-            items += self._tail(request, history, found.pairs.item_rows[pairs], lowest, allowed)
-        return Recommendation(request.request_id, request.user, strategy, reason, tuple(items), history.unknown)
+        shape: Shape,
+    ) -> list[RecommendedItem]:
+        """The list as `recsys.shaping` makes it; the scores stay the ranker's."""
+        made = placed(
+            listed.item_rows, request.n, shape, self.attributes, self.model.features.pairs.embeddings,
+            lambda: self._popular(history, hidden, listed, len(self._ids), allowed), request.request_id,
+        )  # fmt: skip
+        explores = shape.exploration.kind != "none"
+        items, num_others = [], 0
+        for rank, item in enumerate(made, start=1):
+            propensity = round(item.propensity, PROPENSITY_DIGITS) if explores else None
+            num_others += item.place is None
+            items.append(
+                self._other(item, rank, listed.lowest, num_others, propensity)
+                if item.place is None
+                else self._candidate(listed, item.place, rank, propensity)
+            )
+        return items
+
+    def _candidate(self, listed: _Listed, place: int, rank: int, propensity: float | None) -> RecommendedItem:
+        sources = _offered(listed.ranks[listed.pairs[place]], listed.source_names)
+        return self._item(int(listed.item_rows[place]), rank, float(listed.scores[place]), sources, propensity)
+
+    def _other(self, item: Placed, rank: int, lowest: float, number: int, propensity: float | None) -> RecommendedItem:
+        score = round(lowest - 1e-3 * number, SCORE_DIGITS)
+        return self._item(item.item_row, rank, score, (self.model.fallback.name,), propensity)
 
     def _tail(
-        self, request: Request, history: _History, listed: npt.NDArray[np.int64], lowest: float, allowed: BoolArray
+        self, history: _History, hidden: npt.NDArray[np.int64], listed: _Listed, n: int, allowed: BoolArray
     ) -> list[RecommendedItem]:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
-        one = self._build([history])
-        blocked = ItemSets.of([np.concatenate([self._hidden(request, history), listed])])
-        top = self.model.fallback.scores(one)[""].top(request.n - len(listed), blocked, allowed)
+        above = len(listed.pairs)
+        rows = self._popular(history, hidden, listed, n - above, allowed)
         return [
-            self._item(int(row), len(listed) + k, round(lowest - 1e-3 * k, SCORE_DIGITS), (self.model.fallback.name,))
-            for k, row in enumerate(top.item_rows, start=1)
+            self._other(Placed(int(row), None), above + k, listed.lowest, k, None)
+            for k, row in enumerate(rows, start=1)
         ]
 
-    def _item(self, row: int, rank: int, score: float, sources: tuple[str, ...]) -> RecommendedItem:
-        return RecommendedItem(self._ids[row], rank, score, self._titles[row], sources)
+    def _popular(
+        self, history: _History, hidden: npt.NDArray[np.int64], listed: _Listed, n: int, allowed: BoolArray
+    ) -> npt.NDArray[np.int64]:
+        """The n most popular items that are no candidates."""
+        blocked = ItemSets.of([np.concatenate([hidden, listed.item_rows])])
+        return self.model.fallback.scores(self._build([history]))[""].top(n, blocked, allowed).item_rows
+
+    def _item(
+        self, row: int, rank: int, score: float, sources: tuple[str, ...], propensity: float | None
+    ) -> RecommendedItem:
+        return RecommendedItem(self._ids[row], rank, score, self._titles[row], sources, propensity)
 
     def _strategy(self, request: Request, history: _History) -> tuple[str, str]:
         """Which path answers, and why where it is not the ranker's."""
@@ -235,12 +371,16 @@ class Recommender:
             raise RequestError("n", f"n must be between 1 and {limit} (setting serve.max_n), but is {request.n}")
         if request.at is not None and not np.isfinite(request.at):
             raise RequestError("at", f"at must be a time in unix seconds, but is {request.at}")
+        if request.diversity is not None and not 0 <= request.diversity <= 1:
+            raise RequestError("diversity", f"diversity must be between 0 and 1, but is {request.diversity}")
+        for cap in request.caps or ():
+            self.attributes.values(cap.column, "cap")
 
     def _history(self, request: Request) -> _History:
         """The request's own history or the stored one, then `recent`. What is not before the time of the list is not
         known; a request without a time is for the moment after its newest event, if that is later than the clock.
         """
-        as_of = self._clock() if request.at is None else request.at
+        as_of = self._time(request)
         known_user = request.user is not None and request.user in self.model.users
         unknown = 0
         if request.history is None:
@@ -316,36 +456,6 @@ class Recommender:
         named = self.model.catalogue.items.rows(list(request.exclude))
         seen = history.seen if self._excludes_seen(request) else history.seen[:0]
         return np.concatenate([seen, named[named >= 0]])
-
-    def _compute_mask(self, filters: tuple[tuple[str, str], ...]) -> BoolArray:
-        """(n_items,) bool: available, and for each filtered column one of its values matches."""
-        mask = self._available.copy()
-        for column in dict.fromkeys(name for name, _ in filters):
-            values = {value for name, value in filters if name == column}
-            mask &= self._matches(column, values)
-        return mask
-
-    def _matches(self, column: str, values: set[str]) -> BoolArray:
-        frame = self.model.catalogue.frame
-        if column not in frame:
-            raise RequestError("filter", f"unknown column {column!r}; allowed are {', '.join(map(str, frame.columns))}")
-        series = frame[column]
-        if pd.api.types.is_bool_dtype(series):
-            return series.isin([value.lower() in {"true", "1", "yes"} for value in values]).to_numpy(bool)
-        if pd.api.types.is_numeric_dtype(series):
-            return series.isin([_number(column, value) for value in values]).to_numpy(bool)
-        matched = [not values.isdisjoint(v) if isinstance(v, tuple) else v in values for v in series]
-        return np.array(matched, bool)
-
-
-def _number(column: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = np.nan
-    if not np.isfinite(number):
-        raise RequestError("filter", f"column {column!r} holds numbers, but the filter asks for {value!r}")
-    return number
 
 
 def _source_ranks(found: Candidates) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:

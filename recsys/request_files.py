@@ -120,25 +120,32 @@ class CheckedRequests:
 def check_requests(lines: Lines, reader: RequestReader, probe: Callable[[Request], object]) -> CheckedRequests:
     """Read everything once and answer nothing; RequestError for the first line that can't be used.
 
-    `probe` gets a request for every distinct filter, and raises RequestError where the filter can't be applied.
+    `probe` gets a request for every distinct filter and set of caps, and raises RequestError where one can't be used.
     """
     digest, hashes = hashlib.sha256(), array("q")
-    probed: set[tuple[str, str]] = set()
+    probed: set[Request] = set()
     for number, text in lines:
         request = reader.read((number, text))
         digest.update(b"%d:" % len(text) + text)
         hashes.append(hash(request.request_id))
-        for pair in request.filters:
-            if pair not in probed:
-                _probe(probe, pair, reader, number)
-                probed.add(pair)
+        for probing in _probes(request):
+            if probing not in probed:
+                _probe(probe, probing, reader, number)
+                probed.add(probing)
     _refuse_repeats(lines, reader, np.frombuffer(hashes, np.int64))
     return CheckedRequests(len(hashes), digest.hexdigest())
 
 
-def _probe(probe: Callable[[Request], object], pair: tuple[str, str], reader: RequestReader, number: int) -> None:
+def _probes(request: Request) -> Iterator[Request]:
+    for term in request.filters:
+        yield Request(history=(), n=1, filters=(term,))
+    if request.caps:
+        yield Request(history=(), n=1, caps=request.caps)
+
+
+def _probe(probe: Callable[[Request], object], probing: Request, reader: RequestReader, number: int) -> None:
     try:
-        probe(Request(history=(), n=1, filters=(pair,)))
+        probe(probing)
     except RequestError as error:
         raise reader.at_line(number, error) from None
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
+
+from recsys.filters import Term
+from recsys.shapes import Cap, Exploration
 
 BARE_ID = ""
 """The event type of a history entry that is only an id."""
@@ -23,8 +28,9 @@ class Request:
 
     `history` (oldest first) replaces what is stored of the user, `()` is a guest; None takes the stored history.
     `recent` is added after it. `at` is the time the list is for, unix seconds (None: now when serving, the newest
-    known event in batch). `filters` maps a column to the values of which one must match. `n` is the length of the
-    list.
+    known event in batch). `filters` must all hold, but (column, value) pairs of one column are alternatives. `n` is
+    the length of the list. `among` are the only items that may be listed (None: the whole catalogue). `diversity` (0
+    to 1), `caps` and `exploration` shape the list as `recsys.shaping` says; None: as the settings say.
     """
 
     request_id: str = ""
@@ -35,13 +41,21 @@ class Request:
     n: int = 10
     exclude_seen: bool | None = None
     exclude: tuple[str, ...] = ()
-    filters: tuple[tuple[str, str], ...] = ()
+    filters: tuple[Term, ...] = ()
+    among: tuple[str, ...] | None = None
+    diversity: float | None = None
+    caps: tuple[Cap, ...] | None = None
+    exploration: Exploration | None = None
+
+    def but(self, **changes: Any) -> Request:
+        """The same request with other values."""
+        return dataclasses.replace(self, **changes)
 
 
 @dataclass(frozen=True)
 class RecommendedItem:
     """One item of a list: `rank` 1 is the best, `sources` the candidate sources that offered it, the first one
-    first.
+    first. `propensity`, where the list explores: the probability that the item stands here, given those above it.
     """
 
     item_id: str
@@ -49,6 +63,7 @@ class RecommendedItem:
     score: float
     title: str
     sources: tuple[str, ...]
+    propensity: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from recsys.errors import RequestError
+from recsys.filters import Term, parse_filter, term_of
 from recsys.requests import BARE_ID, HistoryEvent, Request
 from recsys.settings import ServeSettings
+from recsys.shapes import parse_caps, parse_exploration
 
 _LATEST = 253_402_300_799  # the year 9999: a larger number is milliseconds, not seconds
 _SHOWN = 80
@@ -24,7 +26,21 @@ def _without_nul(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 UnixTime = Annotated[float, Field(ge=-_LATEST, le=_LATEST, allow_inf_nan=False)]
-FilterPairs = tuple[tuple[str, str], ...]
+_ONE_VALUE = {"type": ["string", "number", "boolean"]}
+_FILTER_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "description": "an expression, such as category:Books AND price<20"},
+        {"type": "array", "items": {"type": "string"}, "description": "expressions that must all hold"},
+        {
+            "type": "object",
+            "additionalProperties": {"anyOf": [_ONE_VALUE, {"type": "array", "items": _ONE_VALUE, "minItems": 1}]},
+            "description": "columns and the values of which one must match",
+        },
+        {"type": "null"},
+    ]
+}
+FilterTerms = Annotated[tuple[Any, ...], WithJsonSchema(_FILTER_SCHEMA)]
+"""Terms (see `recsys.filters`), made from any of the forms that the schema names."""
 
 
 class _Strict(BaseModel):
@@ -41,7 +57,9 @@ class HistoryEntry(_Strict):
 
 
 class RequestBody(_Strict):
-    """What may be asked. `filter` is {"column": value or [values]}, "column:value" or a list of those."""
+    """What may be asked. `filter` is {"column": value or [values]}, an expression or a list of those; `cap` and
+    `exploration` are written as in a query string.
+    """
 
     request_id: Text | None = None
     user: Text | None = None
@@ -51,7 +69,10 @@ class RequestBody(_Strict):
     n: int | None = Field(default=None, ge=1)
     exclude_seen: bool | None = None
     exclude: list[Text] = []
-    filter: FilterPairs = ()
+    filter: FilterTerms = ()
+    diversity: float | None = Field(default=None, ge=0, le=1)
+    cap: list[str] | None = None
+    exploration: str | None = None
 
     @field_validator("history", mode="before")
     @classmethod
@@ -62,7 +83,7 @@ class RequestBody(_Strict):
 
     @field_validator("filter", mode="before")
     @classmethod
-    def _filter_pairs(cls, value: Any) -> FilterPairs:
+    def _filter_terms(cls, value: Any) -> tuple[Term, ...]:
         if value is None:
             return ()
         if isinstance(value, dict):
@@ -84,17 +105,48 @@ class RequestBody(_Strict):
             exclude_seen=self.exclude_seen,
             exclude=tuple(self.exclude),
             filters=self.filter,
+            diversity=self.diversity,
+            caps=None if self.cap is None else parse_caps(self.cap),
+            exploration=None if self.exploration is None else parse_exploration(self.exploration),
         )
         check_limits(request, limits)
         return request
 
 
+class RankBody(RequestBody):
+    """The caller's own candidates, to be put in order: `items`; the list has as many as may be shown."""
+
+    items: list[Text] = Field(min_length=1)
+
+    def to_request(self, limits: ServeSettings, *, n: int = 10, request_id: str = "") -> Request:
+        """See `RequestBody`; items of the history stay in unless `exclude_seen` is true."""
+        distinct = tuple(dict.fromkeys(self.items))
+        if len(distinct) > limits.max_n:
+            raise RequestError(
+                "items", f"{len(distinct)} items; at most {limits.max_n} are allowed (setting serve.max_n)"
+            )
+        request = RequestBody.to_request(
+            self, limits, n=min(max(n, len(distinct)), limits.max_n), request_id=request_id
+        )
+        request = request.but(among=distinct, exclude_seen=bool(self.exclude_seen))
+        check_limits(request, limits)
+        return request
+
+
+Body = TypeVar("Body", bound=RequestBody)
+
+
 def parse_body(text: bytes | str) -> RequestBody:
     """The body that a JSON text holds; RequestError names the key and the value that can't be used."""
+    return parse_body_as(RequestBody, text)
+
+
+def parse_body_as(kind: type[Body], text: bytes | str) -> Body:
+    """The same for another kind of body."""
     try:
-        return RequestBody.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, kind) from None
 
 
 def check_limits(request: Request, limits: ServeSettings) -> None:
@@ -107,6 +159,7 @@ def check_limits(request: Request, limits: ServeSettings) -> None:
         "history": [event.item_id for event in request.history or ()],
         "recent": request.recent,
         "exclude": request.exclude,
+        "items": request.among or (),
     }
     for name, ids in given.items():
         longest = max(map(len, ids), default=0)
@@ -140,19 +193,21 @@ def _text(value: Any) -> str:
     return _without_nul(value)
 
 
-def _split(value: Any) -> tuple[str, str]:
-    column, colon, wanted = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if not (column and colon and wanted):
-        raise ValueError('expected {"column": "value"} or "column:value", for example {"category": "Books"}')
-    return _without_nul(column), _without_nul(wanted)
+def _split(value: Any) -> Term:
+    if not isinstance(value, str):
+        raise ValueError('expected {"column": "value"} or "column:value", for example {"category": "Books"}')  # noqa: TRY004  (pydantic takes ValueError)
+    try:
+        return term_of(parse_filter(_without_nul(value)))
+    except RequestError as error:
+        raise ValueError(str(error)) from None
 
 
-def _refusal(error: ValidationError) -> RequestError:
+def _refusal(error: ValidationError, kind: type[RequestBody]) -> RequestError:
     """The first problem in words; a problem of the whole text (no JSON, no object) has the parameter "body"."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = HistoryEntry if len(first["loc"]) > 1 else RequestBody
+        known = HistoryEntry if len(first["loc"]) > 1 else kind
         return RequestError(path, f"unknown key {path[:_SHOWN]!r}; allowed are {', '.join(known.model_fields)}")
     message = first["msg"].removeprefix("Value error, ")
     if not path:

@@ -15,6 +15,7 @@ from features.tables import BoolArray, FloatArray, IntArray
 from recsys.metrics import mean, ndcg_at_k
 from recsys.retrieval.base import CandidateSource
 from recsys.retrieval.merge import Candidates, merge
+from recsys.stage_clock import Observer, StageClock, nobody
 
 CHUNK = 256
 """Histories looked at together; it bounds memory and changes no result."""
@@ -27,12 +28,19 @@ def candidates_with_features(
     per_source: int,
     blocked: ItemSets,
     allowed: BoolArray | None = None,
+    observe: Observer = nobody,
 ) -> tuple[Candidates, FeatureMatrix]:
-    """The sources' united candidates of each history and the features of every pair."""
+    """The sources' united candidates of each history and the features of every pair. `observe` is told what the stages
+    `candidates` and `features` took.
+    """
+    clock = StageClock(observe)
     found = merge(sources, histories, per_source, blocked, allowed)
+    clock.lap("candidates")
     columns: dict[str, FloatArray] = dict(found.columns)
     columns |= _agreement(found)
-    return found, features.build(histories, found.pairs, columns)
+    matrix = features.build(histories, found.pairs, columns)
+    clock.lap("features")
+    return found, matrix
 
 
 def _agreement(found: Candidates) -> dict[str, FloatArray]:

@@ -12,11 +12,11 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from features import settings as base
 from features.builder import FeatureSettings
@@ -26,11 +26,38 @@ from features.finetune import FinetuneSettings
 from features.interactions import EventSettings
 from features.reading import DataSettings
 from ranking.lambdamart import LambdaMartSettings
+from recsys.errors import RequestError
 from recsys.retrieval.wiring import SOURCES, RetrievalSettings
+from recsys.shapes import parse_cap, parse_exploration
 from recsys.windows import ExampleSettings
 
 PREFIX = "RECSYS_"
-NOT_SETTINGS = frozenset({"RECSYS_API_KEYS", "RECSYS_BUNDLE", "RECSYS_STORE", "RECSYS_TEST_POSTGRES"})
+NOT_SETTINGS = frozenset(
+    {
+        "RECSYS_API_KEYS",
+        "RECSYS_BUNDLE",
+        "RECSYS_EXPERIMENT",
+        "RECSYS_RULES",
+        "RECSYS_STORE",
+        "RECSYS_TEST_POSTGRES",
+    }
+)
+
+
+def _cap(text: str) -> str:
+    return _readable(parse_cap, text)
+
+
+def _exploration(text: str) -> str:
+    return _readable(parse_exploration, text)
+
+
+def _readable(parse: Callable[[str], object], text: str) -> str:
+    try:
+        parse(text)
+    except RequestError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 class ServeSettings(base.Settings):
@@ -42,6 +69,12 @@ class ServeSettings(base.Settings):
     """Leave out every item of the history unless the request says otherwise."""
     max_id_length: int = Field(default=1024, ge=1)
     """Longest user or item id taken, in characters."""
+    diversity: float = Field(default=0.0, ge=0, le=1)
+    """How much a list avoids items alike (maximal marginal relevance), unless the request says otherwise."""
+    caps: tuple[Annotated[str, AfterValidator(_cap)], ...] = ()
+    """At most so many items of a value, such as `category:2` or `brand:3/10`, unless the request says otherwise."""
+    exploration: Annotated[str, AfterValidator(_exploration)] = "none"
+    """`none`, `epsilon:0.1` or `softmax:0.1`, unless the request says otherwise; see `recsys.shaping`."""
 
 
 class Settings(base.Settings):

@@ -1,0 +1,108 @@
+"""Search: words, near misses, fields, meaning and the user, with answers known by reasoning."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from handmade import handmade_model
+from recsys.errors import RequestError
+from recsys.model import FittedModel
+from recsys.recommender import Recommender
+from recsys.requests import Recommendation, Request
+from recsys.search import Search
+from recsys.words import words
+
+TITLES = [
+    "Garden spade", "Garden hose", "Steel spade for gardeners", "Café table", "Planet Earth", "Roses", "Copper kettle",
+    "Kettle", "", "Żółw", "Table", "Lamp",
+]  # fmt: skip
+TEXTS = ["", "", "", "", "a globe of the garden planet", "", "", "for a steel table", "", "", "", ""]
+
+
+@pytest.fixture(scope="module")
+def model() -> FittedModel:
+    model = handmade_model()
+    frame = model.catalogue.frame.assign(title=TITLES, description=TEXTS, brand="")
+    return dataclasses.replace(model, catalogue=dataclasses.replace(model.catalogue, frame=frame))
+
+
+@pytest.fixture(scope="module")
+def search(model: FittedModel) -> Search:
+    return Search(Recommender(model))
+
+
+def titles(answer: Recommendation) -> list[str]:
+    return [item.title for item in answer.items]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("kettle", ["Kettle", "Copper kettle"]),
+        ("ROSE", ["Roses"]),
+        ("cafe", ["Café table"]),
+        ("zolw żółw", ["Żółw"]),
+        ("garden spade", ["Garden spade"]),
+        ("ketle", ["Kettle", "Copper kettle"]),
+        ("plannet", ["Planet Earth"]),
+        ("steel table", ["Kettle"]),
+    ],
+)
+def test_the_best_match_is_first(search: Search, query: str, expected: list[str]) -> None:
+    assert titles(search.recommend(query, Request(n=12)))[: len(expected)] == expected
+
+
+def test_an_item_with_all_words_comes_before_one_with_some(search: Search) -> None:
+    found = titles(search.recommend("garden spade", Request(n=12)))
+    assert found[0] == "Garden spade"
+    assert set(found) >= {"Garden hose", "Steel spade for gardeners", "Planet Earth"}
+
+
+def test_what_nothing_matches_is_an_empty_list_and_says_so(search: Search) -> None:
+    answer = search.recommend("xylophone", Request())
+    assert answer.items == ()
+    assert "no item" in answer.reason
+
+
+@pytest.mark.parametrize("query", ["", "  ", "\t", "\u2028"])
+def test_an_empty_query_is_refused(search: Search, query: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        search.recommend(query, Request())
+    assert caught.value.parameter == "q"
+
+
+@pytest.mark.parametrize("query", ["!!!", "a" * 5000, "spade " * 500, "🐢"])
+def test_any_query_is_answered(search: Search, query: str) -> None:
+    assert search.recommend(query, Request()).strategy == "search"
+
+
+def test_filters_and_exclusions_hold(search: Search) -> None:
+    assert titles(search.recommend("kettle", Request(filters=(("category", "Books"),)))) == ["Kettle"]
+    assert titles(search.recommend("kettle", Request(exclude=("i07",)))) == ["Copper kettle"]
+
+
+def test_meaning_finds_what_words_miss(model: FittedModel) -> None:
+    embeddings = model.features.pairs.embeddings
+
+    def encode(query: str) -> np.ndarray:
+        return np.asarray(embeddings[11 if query == "light" else 3])
+
+    answer = Search(Recommender(model), encode).recommend("light", Request(n=3))
+    assert answer.items[0].title == "Lamp"
+    assert answer.items[0].sources == ("meaning",)
+    both = Search(Recommender(model), encode).recommend("cafe", Request(n=3)).items[0]
+    assert (both.title, both.sources, both.score) == ("Café table", ("words", "meaning"), 1.0)
+
+
+def test_a_user_changes_the_order_and_not_the_items(tiny_model: FittedModel) -> None:
+    search = Search(Recommender(tiny_model))
+    plain, own = (search.recommend("book rose", Request(n=40, user=user)).items for user in (None, "u001"))
+    assert sorted(item.item_id for item in plain) == sorted(item.item_id for item in own)
+    assert [item.item_id for item in plain] != [item.item_id for item in own]
+
+
+def test_words_compare_without_case_accents_and_plurals() -> None:
+    assert words("Berries, GLASSES of CAFÉS; bus dress s") == ["berry", "glasse", "of", "cafe", "bus", "dress", "s"]
