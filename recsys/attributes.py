@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.runs import ends
-from features.tables import AVAILABLE, ITEM_ID, PUBLISHED_AT, BoolArray, Catalogue
+from features.tables import AVAILABLE, DESCRIPTION, IMAGE_URL, ITEM_ID, PUBLISHED_AT, TITLE, BoolArray, Catalogue
 from recsys.errors import RequestError
 from recsys.filters import DIFFERS, EQUALS, AllOf, Comparison, Filter, Not, normalised
 
@@ -77,11 +77,18 @@ class Attributes:
         self._available: BoolArray = catalogue.frame[AVAILABLE].to_numpy(bool)
         kept = max(8, min(512, _CACHED_BYTES // max(len(catalogue), 1)))
         self._mask = lru_cache(maxsize=kept)(self._computed)
+        self._mask_as_written = lru_cache(maxsize=kept)(lambda expression: self._mask(normalised(expression)))
         self._column = lru_cache(maxsize=None)(self._read)
 
     def mask(self, expression: Filter) -> BoolArray:
         """(n_items,) read-only: available and let through. RequestError names an unknown column or a bad value."""
-        return self._mask(normalised(expression))
+        return self._mask_as_written(expression)
+
+    def warm_up(self) -> None:
+        """Make the columns that filters and caps are likely to ask for, so that worker processes share them."""
+        for column in self._frame.columns:
+            if column not in (ITEM_ID, TITLE, DESCRIPTION, IMAGE_URL):
+                self._column(column)
 
     def values(self, column: str, parameter: str) -> Values:
         """The values of a column of strings or lists; RequestError, naming `parameter`, for any other."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from recsys.errors import RequestError
 
@@ -43,31 +44,45 @@ class Comparison:
         return f"{_written(self.column, _COLUMN)}{self.operator}{_written(self.value, _PLAIN_VALUE)}"
 
 
+class _Hashed:
+    """Hashed once: masks are looked up by expression with every request, and a rule may name a thousand items."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((type(self), *vars(self).values()))
+
+
 @dataclass(frozen=True)
-class AllOf:
+class AllOf(_Hashed):
     """Every part must hold; none: every item does."""
 
     parts: tuple[Filter, ...]
+    __hash__ = _Hashed.__hash__
 
     def __str__(self) -> str:
         return " AND ".join(f"({part})" if isinstance(part, (AnyOf, AllOf)) else str(part) for part in self.parts)
 
 
 @dataclass(frozen=True)
-class AnyOf:
+class AnyOf(_Hashed):
     """One part must hold."""
 
     parts: tuple[Filter, ...]
+    __hash__ = _Hashed.__hash__
 
     def __str__(self) -> str:
         return " OR ".join(f"({part})" if isinstance(part, AnyOf) else str(part) for part in self.parts)
 
 
 @dataclass(frozen=True)
-class Not:
+class Not(_Hashed):
     """The part must not hold."""
 
     part: Filter
+    __hash__ = _Hashed.__hash__
 
     def __str__(self) -> str:
         return f"NOT ({self.part})"

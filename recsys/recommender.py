@@ -20,11 +20,11 @@ from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from recsys.attributes import Attributes
 from recsys.errors import RequestError
-from recsys.filters import AllOf, Filter, combined
+from recsys.filters import AllOf, Filter, Not, combined
 from recsys.model import OTHER_KINDS, Chain, FittedModel
 from recsys.requests import BARE_ID, HistoryEvent, Recommendation, RecommendedItem, Request
 from recsys.retrieval.merge import Candidates
-from recsys.rules import NO_RULES, Rules, excluded
+from recsys.rules import NO_RULES, Rule, Rules
 from recsys.scoring import CHUNK, candidates_with_features
 from recsys.shaping import Placed, Shape, placed
 from recsys.stage_clock import Observer, StageClock, nobody
@@ -33,7 +33,7 @@ from recsys.wishes import problem_of, shape_of
 logger = logging.getLogger(__name__)
 SCORE_DIGITS = 6
 PROPENSITY_DIGITS = 9
-_Kind = tuple[str, bool, bool, tuple[str, ...]]
+_Kind = tuple[str, tuple[str, ...], bool, bool, tuple[str, ...]]
 Triple = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float32]]
 
 
@@ -223,15 +223,18 @@ class Recommender:
 
     def _kind(self, request: Request, rules: Rules) -> _Kind:
         """Requests of one kind are answered together; sortable."""
-        return (
-            str(self._expression(request, rules)), self._excludes_seen(request), request.among is not None,
-            request.among or (),
-        )  # fmt: skip
+        hiding = tuple(rule.name for rule in self._hiding(request, rules))
+        named = request.among is not None
+        return str(combined(request.filters)), hiding, self._excludes_seen(request), named, request.among or ()
+
+    def _hiding(self, request: Request, rules: Rules) -> list[Rule]:
+        """The rules that keep items out of the request's list."""
+        return [rule for rule in rules.at(self._time(request)) if rule.action == "exclude"] if rules.rules else []
 
     def _expression(self, request: Request, rules: Rules) -> Filter:
         """What must hold of every item shown: the request's filters, and no rule excludes it."""
         wanted = combined(request.filters)
-        hidden = excluded(rules.at(self._time(request))) if rules.rules else []
+        hidden = [Not(rule.expression) for rule in self._hiding(request, rules)]
         return AllOf((wanted, *hidden)) if hidden else wanted
 
     def _time(self, request: Request) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import tomllib
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, mode
 from features.settings import Settings
 from features.tables import ITEM_ID
 from recsys.errors import RequestError, SettingsError
-from recsys.filters import EQUALS, AllOf, AnyOf, Comparison, Filter, Not, parse_filter
+from recsys.filters import EQUALS, AllOf, AnyOf, Comparison, Filter, parse_filter
 from recsys.shapes import Cap
 
 Action = Literal["pin", "boost", "bury", "exclude", "cap"]
@@ -139,11 +138,6 @@ def rules_from_json(text: bytes) -> Rules:
         return Rules.model_validate_json(text)
     except ValidationError as error:
         raise RequestError("rules", _problem(error)) from None
-
-
-def excluded(rules: Iterable[Rule]) -> list[Filter]:
-    """What must hold of every item shown."""
-    return [Not(rule.expression) for rule in rules if rule.action == "exclude"]
 
 
 def cap_of(rule: Rule) -> Cap:

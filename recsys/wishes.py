@@ -59,6 +59,5 @@ def _pin(rule: Rule, items: IdIndex, allowed: BoolArray, hidden: Ints) -> Pin:
     """The items named; with a filter, it is left to the list which of its items is the best."""
     if rule.filter is not None:
         return Pin(rule.position or 1, np.empty(0, np.int64), rule.expression)
-    rows = items.rows(list(rule.items))
-    rows = rows[rows >= 0]
+    rows = np.array([items.row(item) for item in rule.items if item in items], np.int64)
     return Pin(rule.position or 1, rows[allowed[rows] & ~np.isin(rows, hidden)])

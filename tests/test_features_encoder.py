@@ -34,7 +34,9 @@ def _one_thread() -> Iterator[None]:
 
 def tiny_encoder(folder: Path, cache: str = "off", **values: object) -> TextEncoder:
     return TextEncoder.from_settings(
-        EncoderSettings.model_validate({"model": str(folder), "cache": cache, "max_tokens": 16, **values})
+        EncoderSettings.model_validate(
+            {"model": str(folder), "cache": cache, "max_tokens": 16, "dtype": "float32", **values}
+        )
     )
 
 

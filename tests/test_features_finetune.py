@@ -43,7 +43,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
     folder = write_tiny_bert(tmp_path_factory.mktemp("tiny") / "model", WORDS)
-    return TextEncoder.from_settings(EncoderSettings(model=str(folder), cache="off", max_tokens=16))
+    return TextEncoder.from_settings(EncoderSettings(model=str(folder), cache="off", max_tokens=16, dtype="float32"))
 
 
 def events_of(users: Sequence[int], items: Sequence[int], times: Sequence[float]) -> Events:

@@ -152,3 +152,9 @@ def test_equal_questions_share_one_mask() -> None:
     )
     assert first is again
     assert not first.flags.writeable
+
+
+@given(FILTERS, FILTERS)
+def test_equal_filters_have_equal_hashes(one: Filter, other: Filter) -> None:
+    assert hash(one) == hash(parse_filter(str(one)))
+    assert (one == other) <= (hash(one) == hash(other))

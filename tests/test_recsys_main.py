@@ -259,6 +259,14 @@ class TestServe:
         assert run("serve", "--bundle", bundle, "--host", "0.0.0.0") == 2  # noqa: S104
         assert "does not authenticate" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("option", ["--rules", "--experiment"])
+    def test_a_broken_file_is_refused_before_anything_starts(
+        self, option: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "broken.toml").write_text("[[", encoding="utf-8")
+        assert run("serve", "--bundle", bundle, option, tmp_path / "broken.toml") == 2
+        assert "broken.toml is not TOML" in capsys.readouterr().err
+
     def test_gunicorn_is_given_what_was_asked(self) -> None:
         config = GunicornApp("::1", 8123, 3).cfg
         assert (config.bind, config.workers, config.preload_app) == (["[::1]:8123"], 3, True)

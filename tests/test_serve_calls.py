@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from handmade import handmade_model
 from recsys.api import answers, queries
 from recsys.bundle import save_bundle
+from recsys.errors import RequestError
 from recsys.experiments import load_experiment
 from recsys.recommender import Recommender
+from recsys.rules import rules_from_json
 from recsys.schemas import RankBody, RequestBody
 from recsys.threads import limit_threads
 from serve import create_app
@@ -258,3 +265,41 @@ def test_the_documentation_needs_no_other_machine(client: FlaskClient) -> None:
         with client.get(f"/{name}") as asset:
             assert (asset.status_code, len(asset.data) > 10_000) == (200, True)
     assert client.get("/docs/../../etc/passwd").status_code == 404
+
+
+NASTY = st.text(max_size=30) | st.sampled_from(
+    ["ann", "i03", "price<5", "a:b OR (", "category:2/3", "softmax:1", "1e9", "-0"]
+)
+NAMES = st.sampled_from(
+    ["user", "n", "recent", "exclude", "filter", "item", "q", "diversity", "cap", "exploration", "exclude_seen", "x"]
+)
+
+
+@given(st.sampled_from(["/recommend", "/similar", "/search"]), st.lists(st.tuples(NAMES, NASTY), max_size=5))
+@hypothesis_settings(max_examples=300)
+def test_no_query_is_the_services_fault(client: FlaskClient, path: str, pairs: list[tuple[str, str]]) -> None:
+    assert client.get(f"{path}?{urlencode(pairs, errors='surrogatepass')}").status_code in (200, 400)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 600) | st.floats() | NASTY,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NASTY, inner, max_size=2),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(
+    ["user", "n", "items", "filter", "cap", "diversity", "exploration", "history", "at", "rules", "recent"]
+)
+
+
+@given(st.sampled_from(["/recommend", "/rank"]), st.dictionaries(KEYS, VALUES, max_size=5))
+@hypothesis_settings(max_examples=300)
+def test_no_body_is_the_services_fault(client: FlaskClient, path: str, body: dict[str, Any]) -> None:
+    assert client.post(path, data=json.dumps(body)).status_code in (200, 400)
+
+
+@given(VALUES)
+@hypothesis_settings(max_examples=100)
+def test_no_rules_are_the_services_fault(value: Any) -> None:
+    for body in (value, {"rules": value}, {"rules": [{"name": "r", "action": "exclude", "filter": value}]}):
+        with suppress(RequestError):
+            rules_from_json(json.dumps(body).encode())

@@ -32,7 +32,7 @@ class Handlers:
     """The calls. Nothing here changes after start-up, so any number of threads may share it.
 
     Without a `recommender` every call but `alive` raises BundleError with `why_not_ready`. Where an `experiment` runs,
-    `variants` has what serves each of its variants.
+    `variants` has what serves each of its variants. `served` is what has been made of the recommender, if anything.
     """
 
     recommender: Recommender | None
@@ -41,6 +41,7 @@ class Handlers:
     experiment: Experiment | None = None
     variants: Mapping[str, Served] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
+    served: Served | None = None
 
     @classmethod
     def from_bundle(cls, bundle: str | None, rules: str | None = None, experiment: str | None = None) -> Self:
@@ -59,9 +60,7 @@ class Handlers:
         except BundleError as error:
             logger.error("not ready, answering 503: %s", error)  # noqa: TRY400  (the text says it all; a traceback adds nothing)
             return cls(None, str(error), rules_file, running, metrics=metrics)
-        handlers = cls(served.recommender, "", rules_file, running, variants, metrics)
-        handlers.__dict__["_main"] = served
-        return handlers
+        return cls(served.recommender, "", rules_file, running, variants, metrics, served)
 
     def alive(self) -> dict[str, Any]:
         """`GET /healthz`: the process answers, whatever it has loaded."""
@@ -155,7 +154,7 @@ class Handlers:
     def _main(self) -> Served:
         if self.recommender is None:
             raise BundleError(self.why_not_ready)
-        return Served(self.recommender)
+        return self.served or Served(self.recommender)
 
 
 def _folder(bundle: str | None) -> Path:

@@ -57,6 +57,7 @@ class Served:
         catalogue = self.recommender.model.catalogue
         if not len(catalogue):
             return
+        self.recommender.attributes.warm_up()
         first = str(catalogue.items.ids[0])
         self.recommender.recommend(Request(history=(), recent=(first,), n=1))
         self.similar.recommend(first, Request(history=(), n=1))
