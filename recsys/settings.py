@@ -26,6 +26,7 @@ from features.finetune import FinetuneSettings
 from features.interactions import EventSettings
 from features.reading import DataSettings
 from ranking.lambdamart import LambdaMartSettings
+from recsys.gating_settings import GatingSettings
 from recsys.retrieval.wiring import SOURCES, RetrievalSettings
 from recsys.windows import ExampleSettings
 
@@ -61,6 +62,7 @@ class Settings(base.Settings):
     retrieval: RetrievalSettings = RetrievalSettings()
     features: FeatureSettings = FeatureSettings()
     examples: ExampleSettings = ExampleSettings()
+    gating: GatingSettings = GatingSettings()
     lambdamart: LambdaMartSettings = LambdaMartSettings()
     serve: ServeSettings = ServeSettings()
 
