@@ -42,7 +42,7 @@ class LambdaMartSettings(Settings):
     """Forests of different seeds whose scores are added up; a request pays for the trees of all."""
     share_held_out: float = Field(default=0.2, gt=0, lt=1)
     """Users (not lists) kept for early stopping and for the comparison with the sources."""
-    margin: float = Field(default=1.0, ge=0)
+    margin: float = 1.0
     """Standard errors by which the forest must beat the best source on the held-out users; else that source's order
     is used.
     """

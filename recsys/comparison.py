@@ -8,12 +8,8 @@ import numpy as np
 
 from features.runs import rank_in_run
 from features.tables import BoolArray, FloatArray, IntArray
-from ranking.base import Ranker
 from ranking.examples import RankingExamples
 from recsys.metrics import Floats, Hits, ndcg_at_k, recall_at_k
-
-RANKER = "ranker"
-"""The name of the ranker among those of the sources."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +54,13 @@ def _hits(examples: RankingExamples, scores: FloatArray, k: int) -> Hits:
     return hits
 
 
-def compared(ranker: Ranker, examples: RankingExamples) -> dict[str, Floats]:
-    """NDCG@10 of each list by the ranker (`RANKER`) and by each source's own order."""
-    features = examples.features
-    scores = {RANKER: ranker.score(features)}
-    scores |= {
-        name.removesuffix(":rank"): -features.column(name).astype(np.float64)
-        for name in features.names
-        if name.endswith(":rank")
+def source_orders(examples: RankingExamples) -> dict[str, Floats]:
+    """NDCG@10 of each list by each source's own order."""
+    ranks = {name: name.removesuffix(":rank") for name in examples.features.names if name.endswith(":rank")}
+    return {
+        source: list_ndcg(examples, -examples.features.column(name).astype(np.float64))
+        for name, source in ranks.items()
     }
-    return {name: list_ndcg(examples, score) for name, score in scores.items()}
 
 
 def halves(users: IntArray, seed: int) -> BoolArray:

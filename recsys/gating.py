@@ -11,17 +11,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from features.builder import FeatureMatrix
-from features.tables import IntArray
+from features.tables import FloatArray, IntArray
+from ranking.base import Ranker
 from ranking.examples import RankingExamples, SplitExamples
 from ranking.lambdamart import LambdaMartRanker
 from recsys.comparison import Difference, halves, list_ndcg, list_recall
 from recsys.feature_groups import Ablation, ablated, ablated_examples, ablations, reduced, still_offered
+from recsys.gating_settings import GatingSettings
 from recsys.metrics import Floats
 from recsys.retrieval.popularity import PopularitySource
 from recsys.settings import Settings
@@ -35,14 +37,30 @@ WIDTH = 50
 
 @dataclass(frozen=True)
 class Gated:
-    """`examples` without the parts that were `dropped` (by name, in that order); `sources` are those among them.
-    `rows` say of each part that was tried what the lists gain without it.
+    """`examples` without the parts that were `dropped`, in that order. `rows` say of each part that was tried what the
+    lists gain without it.
     """
 
     examples: SplitExamples
-    dropped: tuple[str, ...] = ()
-    sources: frozenset[str] = frozenset()
+    dropped: tuple[Ablation, ...] = ()
     rows: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The sources that were dropped."""
+        return frozenset(part.source for part in self.dropped if part.source is not None)
+
+    @property
+    def names(self) -> list[str]:
+        """What was dropped, in words."""
+        return [_name(part) for part in self.dropped]
+
+    def scores(self, ranker: Ranker, matrix: FeatureMatrix) -> FloatArray:
+        """The ranker's scores (n_pairs,) of lists that nothing was dropped from; NaN where a pair is not offered."""
+        left = _Left.of(matrix)
+        for part in self.dropped:
+            left = left.without(part)
+        return left.scores(ranker, len(matrix.query_rows))
 
 
 @dataclass(frozen=True)
@@ -59,23 +77,43 @@ class _Judged:
 
 @dataclass(frozen=True)
 class _Left:
-    """What is left of the lists that fit and of the judges' pairs; `pairs` (n_left,) says which of them those are."""
+    """What is left of some lists; `pairs` (n_left,) says which of their pairs those are."""
 
-    fit: RankingExamples
-    judge: FeatureMatrix
+    matrix: FeatureMatrix
     pairs: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, matrix: FeatureMatrix) -> Self:
+        return cls(matrix, np.arange(len(matrix.query_rows)))
 
     def without(self, part: Ablation) -> _Left:
         """The same without one more part."""
-        keep = still_offered(self.judge, part)
-        return _Left(ablated(self.fit, part)[0], reduced(self.judge, part, keep), self.pairs[keep])
+        keep = still_offered(self.matrix, part)
+        return _Left(reduced(self.matrix, part, keep), self.pairs[keep])
+
+    def scores(self, ranker: Ranker, num_pairs: int) -> FloatArray:
+        """(num_pairs,) float64, NaN where nothing is left."""
+        scores = np.full(num_pairs, np.nan)
+        scores[self.pairs] = ranker.score(self.matrix)
+        return scores
+
+
+@dataclass(frozen=True)
+class _State:
+    """The lists that fit and the judges' lists, with the parts that are left."""
+
+    fit: RankingExamples
+    judge: _Left
+
+    def without(self, part: Ablation) -> _State:
+        """The same without one more part."""
+        return _State(ablated(self.fit, part)[0], self.judge.without(part))
 
     def judged(self, judges: RankingExamples, settings: Settings) -> _Judged:
-        """By one forest of what is left; a pair that is left no more counts as not found."""
-        forest = settings.lambdamart.model_copy(update={"forests": 1})
+        """By forests of what is left; a pair that is left no more counts as not found."""
+        forest = settings.lambdamart.model_copy(update={"forests": settings.gating.forests})
         fitted = LambdaMartRanker.fit(self.fit, settings.gating.trees, forest, settings.seed, settings.threads)
-        scores = np.full(len(judges.labels), np.nan)
-        scores[self.pairs] = fitted.score(self.judge)
+        scores = self.judge.scores(fitted, len(judges.labels))
         return _Judged(list_ndcg(judges, scores), list_recall(judges, scores, WIDTH))
 
 
@@ -86,38 +124,37 @@ def gated(examples: SplitExamples, settings: Settings) -> Gated:
     if len(lists) < settings.gating.min_lists or fits.all():
         return Gated(examples)
     judges = lists.select(~fits)
-    left = _Left(lists.select(fits), judges.features, np.arange(len(judges.labels)))
+    state = _State(lists.select(fits), _Left.of(judges.features))
     parts = [part for part in ablations(judges.features.names) if part.source not in KEPT]
-    dropped, rows = _eliminated(left, judges, parts, settings)
+    dropped, rows = _eliminated(state, judges, parts, settings)
     for part in dropped:
         examples = ablated_examples(examples, part)
-    sources = frozenset(part.source for part in dropped if part.source is not None)
-    return Gated(examples, tuple(_name(part) for part in dropped), sources, tuple(rows))
+    return Gated(examples, tuple(dropped), tuple(rows))
 
 
 def _eliminated(
-    left: _Left, judges: RankingExamples, parts: Sequence[Ablation], settings: Settings
+    state: _State, judges: RankingExamples, parts: Sequence[Ablation], settings: Settings
 ) -> tuple[list[Ablation], list[dict[str, Any]]]:
     """The parts to drop, the most useless first, and a row for each part."""
-    tolerance = settings.gating.tolerance
-    now = left.judged(judges, settings)
-    alone = {part: left.without(part).judged(judges, settings).gain(now, judges.users) for part in parts}
+    now = state.judged(judges, settings)
+    alone = {part: state.without(part).judged(judges, settings).gain(now, judges.users) for part in parts}
     dropped: list[Ablation] = []
     for part in sorted(parts, key=lambda part: -alone[part][0].mean):
-        if not _harmless(part, alone[part], tolerance):
+        if not _harmless(part, alone[part], settings.gating):
             continue
-        trial = left.without(part)
+        trial = state.without(part)
         after = trial.judged(judges, settings)
-        if _harmless(part, after.gain(now, judges.users), tolerance):
-            left, now = trial, after
+        if _harmless(part, after.gain(now, judges.users), settings.gating):
+            state, now = trial, after
             dropped.append(part)
     rows = [_row(part, *alone[part], part in dropped) for part in parts]
     return dropped, rows
 
 
-def _harmless(part: Ablation, gain: tuple[Difference, Difference], tolerance: float) -> bool:
+def _harmless(part: Ablation, gain: tuple[Difference, Difference], settings: GatingSettings) -> bool:
     ndcg, recall = gain
-    return ndcg.mean >= -tolerance * ndcg.error and (part.source is None or recall.mean >= 0)
+    as_good = ndcg.mean >= -settings.tolerance * ndcg.error
+    return as_good and (part.source is None or recall.mean >= -settings.recall_tolerance * recall.error)
 
 
 def _row(part: Ablation, ndcg: Difference, recall: Difference, dropped: bool) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from ranking.examples import RankingExamples, SplitExamples
 from ranking.lambdamart import LambdaMartRanker
-from recsys.comparison import RANKER, Difference, compared, halves
+from recsys.comparison import Difference, halves, list_ndcg, source_orders
 from recsys.gating import Gated, gated
 from recsys.metrics import Floats, mean
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
+RANKER = "ranker"
+"""The ranker's name among those of the sources."""
 MIN_FOUND = 10
 """Lists in which a source found a label, on either side of the split, that a ranker takes at least."""
 
@@ -49,9 +51,11 @@ def learned_ranker(
         few = by_score(order, "the sources find too few of the labelled items", report)
         return LearnedRanker(few, frozenset(), examples)
     found = gated(examples, settings) if gate and settings.gating.enabled else Gated(examples)
+    if min(len(found.examples.train), len(found.examples.held_out)) < MIN_FOUND:
+        found = Gated(examples)
     if found.rows:
-        report["gating"] = {"dropped": list(found.dropped), "parts": list(found.rows)}
-    ranker = _judged(found.examples, order, settings, report, on_held_out)
+        report["gating"] = {"dropped": found.names, "parts": list(found.rows)}
+    ranker = _judged(found, examples.held_out, order, settings, report, on_held_out)
     if isinstance(ranker, ByScoreRanker):  # its order is made of all sources
         return LearnedRanker(ranker, frozenset(), examples)
     return LearnedRanker(ranker, found.sources, found.examples)
@@ -65,22 +69,23 @@ def by_score(order: Sequence[str], reason: str, report: dict[str, Any]) -> BySco
 
 
 def _judged(
-    examples: SplitExamples,
+    gate: Gated,
+    held_out: RankingExamples,
     order: Sequence[str],
     settings: Settings,
     report: dict[str, Any],
     on_held_out: Callable[[float], None] | None,
 ) -> Ranker:
     forest, seed, threads = settings.lambdamart, settings.seed, settings.threads
-    if len(np.unique(examples.held_out.users)) < 2:
+    if len(np.unique(held_out.users)) < 2:
         return by_score(order, "the lists to judge by are all of one user", report)
-    each, users, num_trees = _cross_stopped(examples, settings)
+    each, users, num_trees = _cross_stopped(gate, held_out, settings)
     scores = {name: round(mean(values), 5) for name, values in each.items()}
     best = max((name for name in scores if name != RANKER), key=lambda name: scores[name])
     lead = Difference.of(each[RANKER], each[best], users)
     report[RANKER] = {
         "held_out_ndcg@10": scores, "lead": round(lead.mean, 5), "lead_error": round(lead.error, 5), "trees": num_trees,
-        "train_lists": len(examples.train), "held_out_lists": len(examples.held_out),
+        "train_lists": len(gate.examples.train), "held_out_lists": len(held_out),
     }  # fmt: skip
     if on_held_out:
         on_held_out(scores[RANKER])
@@ -88,26 +93,30 @@ def _judged(
     logger.info(verdict)
     if lead.mean < forest.margin * lead.error:
         return by_score([best, *order], verdict, report)
-    final = LambdaMartRanker.fit(examples.everything, num_trees, forest, seed, threads)
+    final = LambdaMartRanker.fit(gate.examples.everything, num_trees, forest, seed, threads)
     report[RANKER]["gains"] = dict(list(final.gains().items())[:30])
     return final
 
 
-def _cross_stopped(examples: SplitExamples, settings: Settings) -> tuple[dict[str, Floats], IntArray, int]:
-    """NDCG@10 of each held-out list by the forest and by each source, whose list it is, and the trees that were best.
+def _cross_stopped(
+    gate: Gated, held_out: RankingExamples, settings: Settings
+) -> tuple[dict[str, Floats], IntArray, int]:
+    """NDCG@10 of each of the `held_out` lists, which lack nothing, by the forest and by each source; whose list it is;
+    and the number of trees that was best.
 
-    One half of the held-out users says how many trees the other half is judged with: nobody judges a forest that was
-    stopped where it suits him best.
+    One half of the users says how many trees the other half is judged with: nobody judges a forest that was stopped
+    where it suits him best.
     """
-    forest = settings.lambdamart
-    first = halves(examples.held_out.users, settings.seed)
-    parts = [examples.held_out.select(side) for side in (first, ~first)]
-    fitted, best = LambdaMartRanker.fit_stopped(examples.train, parts, forest, settings.seed, settings.threads)
+    forest, left = settings.lambdamart, gate.examples.held_out
+    first = halves(held_out.users, settings.seed)
+    stops = [left.select(np.isin(left.users, held_out.users[side])) for side in (first, ~first)]
+    usable = [stop if len(stop) else left for stop in stops]
+    fitted, best = LambdaMartRanker.fit_stopped(gate.examples.train, usable, forest, settings.seed, settings.threads)
     num_trees = [max(trees, forest.min_trees) for trees in best]
-    judged = [_judge(fitted, part, trees) for part, trees in zip(parts, num_trees[::-1], strict=True)]
+    judges = [held_out.select(side) for side in (first, ~first)]
+    judged = []
+    for part, trees in zip(judges, num_trees[::-1], strict=True):
+        by_forest = list_ndcg(part, gate.scores(fitted.first_trees(trees), part.features))
+        judged.append({RANKER: by_forest} | source_orders(part))
     each = {name: np.concatenate([values[name] for values in judged]) for name in judged[0]}
-    return each, np.concatenate([part.users for part in parts]), round(float(np.mean(num_trees)))
-
-
-def _judge(fitted: LambdaMartRanker, part: RankingExamples, num_trees: int) -> dict[str, Floats]:
-    return compared(fitted.first_trees(num_trees), part)
+    return each, np.concatenate([part.users for part in judges]), round(float(np.mean(num_trees)))
