@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import lightgbm
 import numpy as np
@@ -22,6 +22,8 @@ from ranking.examples import RankingExamples
 class LambdaMartSettings(Settings):
     """LightGBM's settings, under the names of the field."""
 
+    objective: Literal["lambdarank", "rank_xendcg"] = "lambdarank"
+    """LambdaMART's own, or the cross-entropy bound of NDCG (Bruch 2021)."""
     num_trees: int = Field(default=400, ge=1)
     """At most; early stopping ends before."""
     min_trees: int = Field(default=30, ge=1)
@@ -190,7 +192,7 @@ def _dataset(examples: RankingExamples) -> lightgbm.Dataset:
 
 def _parameters(settings: LambdaMartSettings, seed: int, num_threads: int) -> dict[str, Any]:
     return {
-        "objective": "lambdarank", "metric": "ndcg", "eval_at": [10],
+        "objective": settings.objective, "metric": "ndcg", "eval_at": [10],
         "lambdarank_truncation_level": settings.truncation_level,
         "learning_rate": settings.learning_rate, "num_leaves": settings.num_leaves, "lambda_l2": settings.l2,
         "min_data_in_leaf": settings.min_examples_per_leaf, "feature_fraction": settings.feature_fraction,

@@ -9,8 +9,8 @@ that know the same are missed only together, so each is tried without all that w
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -37,13 +37,13 @@ WIDTH = 50
 
 @dataclass(frozen=True)
 class Gated:
-    """`examples` without the parts that were `dropped`, in that order. `rows` say of each part that was tried what the
-    lists gain without it.
+    """`examples` without the parts that were `dropped`, in that order. `rows` say of each part that was tried, by name,
+    what the lists gain without it.
     """
 
     examples: SplitExamples
     dropped: tuple[Ablation, ...] = ()
-    rows: tuple[dict[str, Any], ...] = ()
+    rows: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def sources(self) -> frozenset[str]:
@@ -129,12 +129,12 @@ def gated(examples: SplitExamples, settings: Settings) -> Gated:
     dropped, rows = _eliminated(state, judges, parts, settings)
     for part in dropped:
         examples = ablated_examples(examples, part)
-    return Gated(examples, tuple(dropped), tuple(rows))
+    return Gated(examples, tuple(dropped), rows)
 
 
 def _eliminated(
     state: _State, judges: RankingExamples, parts: Sequence[Ablation], settings: Settings
-) -> tuple[list[Ablation], list[dict[str, Any]]]:
+) -> tuple[list[Ablation], dict[str, dict[str, Any]]]:
     """The parts to drop, the most useless first, and a row for each part."""
     now = state.judged(judges, settings)
     alone = {part: state.without(part).judged(judges, settings).gain(now, judges.users) for part in parts}
@@ -147,7 +147,7 @@ def _eliminated(
         if _harmless(part, after.gain(now, judges.users), settings.gating):
             state, now = trial, after
             dropped.append(part)
-    rows = [_row(part, *alone[part], part in dropped) for part in parts]
+    rows = {_name(part): _row(part, *alone[part], part in dropped) for part in parts}
     return dropped, rows
 
 
@@ -161,7 +161,7 @@ def _row(part: Ablation, ndcg: Difference, recall: Difference, dropped: bool) ->
     verdict = "dropped" if dropped else "kept"
     logger.info("gating: without %s NDCG@10 %s, recall@50 %s: %s", _name(part), ndcg, recall, verdict)
     return {
-        "part": _name(part), "ndcg@10": round(ndcg.mean, 5), "error": round(ndcg.error, 5),
+        "ndcg@10": round(ndcg.mean, 5), "error": round(ndcg.error, 5),
         "recall@50": round(recall.mean, 5), "dropped": dropped,
     }  # fmt: skip
 

@@ -54,9 +54,10 @@ def learned_ranker(
     if min(len(found.examples.train), len(found.examples.held_out)) < MIN_FOUND:
         found = Gated(examples)
     if found.rows:
-        report["gating"] = {"dropped": found.names, "parts": list(found.rows)}
+        report["gating"] = {"dropped": found.names, "without": dict(found.rows)}
     ranker = _judged(found, examples.held_out, order, settings, report, on_held_out)
     if isinstance(ranker, ByScoreRanker):  # its order is made of all sources
+        report.pop("gating", None)
         return LearnedRanker(ranker, frozenset(), examples)
     return LearnedRanker(ranker, found.sources, found.examples)
 

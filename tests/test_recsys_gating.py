@@ -39,21 +39,20 @@ def test_dice_are_dropped_and_the_truth_is_kept(found: Gated) -> None:
 
 def test_every_part_has_its_row_and_its_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="recsys.gating"):
-        rows = gated(split_lists(600, 50, trust=0.7), SETTINGS).rows
-    by_part = {row["part"]: row for row in rows}
+        by_part = gated(split_lists(600, 50, trust=0.7), SETTINGS).rows
     assert {"truth", "dice", "features: user"} <= set(by_part)
     assert by_part["truth"]["ndcg@10"] < -10 * by_part["truth"]["error"] < 0
     assert not by_part["truth"]["dropped"]
     assert by_part["dice"]["ndcg@10"] >= 0
     assert by_part["dice"]["dropped"]
-    assert sum("gating: without" in message for message in caplog.messages) == len(rows)
+    assert sum("gating: without" in message for message in caplog.messages) == len(by_part)
 
 
 def test_a_source_that_alone_finds_the_right_items_stays_even_if_it_orders_nothing() -> None:
     """Truth offers the right item at a random place, and nobody else offers it."""
     found = gated(split_lists(600, 50, trust=0.0), SETTINGS)
     assert "truth" not in found.sources
-    assert next(row for row in found.rows if row["part"] == "truth")["recall@50"] < 0
+    assert found.rows["truth"]["recall@50"] < 0
 
 
 def test_the_held_out_lists_have_no_say() -> None:
