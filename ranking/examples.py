@@ -37,6 +37,14 @@ class RankingExamples:
             features, self.labels[low:high], self.groups[own], self.users[own], self.num_labels[own]
         )  # fmt: skip
 
+    def select(self, chosen: npt.NDArray[np.bool_]) -> RankingExamples:
+        """A copy of the lists where `chosen` (n_lists,) is true."""
+        pairs = chosen[self.features.query_rows]
+        groups = self.groups[chosen]
+        rows = np.repeat(np.arange(len(groups)), groups)
+        features = FeatureMatrix(self.features.names, self.features.values[pairs], rows)
+        return RankingExamples(features, self.labels[pairs], groups, self.users[chosen], self.num_labels[chosen])
+
     @staticmethod
     def concatenate(parts: list[RankingExamples]) -> RankingExamples:
         """All lists of all parts, which must have the same features."""

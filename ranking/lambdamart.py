@@ -1,11 +1,13 @@
-"""LambdaMART (Burges 2010) by LightGBM."""
+"""LambdaMART (Burges 2010) by LightGBM, several forests in one."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import lightgbm
 import numpy as np
@@ -20,6 +22,8 @@ from ranking.examples import RankingExamples
 class LambdaMartSettings(Settings):
     """LightGBM's settings, under the names of the field."""
 
+    objective: Literal["lambdarank", "rank_xendcg"] = "lambdarank"
+    """LambdaMART's own, or the cross-entropy bound of NDCG (Bruch 2021)."""
     num_trees: int = Field(default=400, ge=1)
     """At most; early stopping ends before."""
     min_trees: int = Field(default=30, ge=1)
@@ -36,13 +40,21 @@ class LambdaMartSettings(Settings):
     """Positions at the head of the list that the loss cares for."""
     patience: int = 40
     """Trees without progress on the held-out users after which training ends."""
+    forests: int = Field(default=3, ge=1, le=20)
+    """Forests of different seeds whose scores are added up; a request pays for the trees of all."""
     share_held_out: float = Field(default=0.2, gt=0, lt=1)
     """Users (not lists) kept for early stopping and for the comparison with the sources."""
+    margin: float = 1.0
+    """Standard errors by which the forest must beat the best source on the held-out users; else that source's order
+    is used.
+    """
 
 
 @dataclass(frozen=True)
 class LambdaMartRanker:
-    """A fitted forest. `names` are the features it was trained on, in order; others in a matrix are an error."""
+    """A fitted forest. `names` are the features it was trained on, in order: a matrix that lacks one is an error, what
+    else it holds is not looked at.
+    """
 
     kind: ClassVar[str] = "lambdamart"
     model_text: str = field(repr=False)
@@ -53,46 +65,62 @@ class LambdaMartRanker:
         object.__setattr__(self, "_booster", lightgbm.Booster(model_str=self.model_text))
 
     @classmethod
-    def fit(
+    def fit_stopped(
         cls,
         train: RankingExamples,
-        held_out: RankingExamples,
+        held_out: Sequence[RankingExamples],
         settings: LambdaMartSettings,
         seed: int,
         num_threads: int,
-    ) -> Self:
-        """Learn to order `train`, stopping by NDCG@10 on `held_out` (lists of other users)."""
-        names = train.features.names
-        data = [_dataset(part) for part in (train, held_out)]
+    ) -> tuple[Self, tuple[int, ...]]:
+        """One forest of `train` and, for each of the `held_out` parts (lists of other users), the number of its first
+        trees with the best NDCG@10 there. Training ends when no part has gained for `patience` trees.
+        """
+        data = _dataset(train)
+        parts = [_dataset(part) for part in held_out]
+        progress = _Progress(settings.patience, len(parts))
         booster = lightgbm.train(
-            _parameters(settings, seed, num_threads), data[0], num_boost_round=settings.num_trees, valid_sets=[data[1]],
-            callbacks=[lightgbm.early_stopping(settings.patience, verbose=False)],
+            _parameters(settings, seed, num_threads), data, num_boost_round=settings.num_trees, valid_sets=parts,
+            callbacks=[progress],
         )  # fmt: skip
-        return cls(booster.model_to_string(num_iteration=booster.best_iteration), names)
+        return cls(booster.model_to_string(num_iteration=-1), train.features.names), tuple(progress.num_trees)
 
     @classmethod
-    def fit_trees(
+    def fit(
         cls, train: RankingExamples, num_trees: int, settings: LambdaMartSettings, seed: int, num_threads: int
     ) -> Self:
-        """Exactly `num_trees` trees on `train`, without early stopping."""
-        parameters = _parameters(settings, seed, num_threads)
-        booster = lightgbm.train(parameters, _dataset(train), num_boost_round=num_trees)
-        return cls(booster.model_to_string(), train.features.names)
+        """`settings.forests` forests of exactly `num_trees` trees on `train`, as one."""
+        data, names = _dataset(train), train.features.names
+        texts = []
+        for number in range(settings.forests):
+            parameters = _parameters(settings, forest_seed(seed, number), num_threads)
+            texts.append(lightgbm.train(parameters, data, num_boost_round=num_trees).model_to_string())
+        return cls(joined(texts), names)
+
+    def first_trees(self, num_trees: int) -> Self:
+        """The forest cut off after so many trees."""
+        return type(self)(self._booster.model_to_string(num_iteration=num_trees), self.names)
 
     def score(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
         """The forest's raw scores, (n_pairs,)."""
-        if features.names != self.names:
-            odd = sorted(set(features.names) ^ set(self.names)) or ["their order"]
-            raise ValueError(f"the ranker was trained on other features; different: {', '.join(odd)}")
         if not len(features.values):
             return np.empty(0)
-        return np.asarray(self._booster.predict(features.values, num_threads=1), np.float64)
+        return np.asarray(self._booster.predict(self._own(features), num_threads=1), np.float64)
 
     def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
         """TreeSHAP values (n_pairs, n_features + 1), the last column the expected score (Lundberg et al. 2020)."""
         if not len(features.values):
             return np.empty((0, len(self.names) + 1))
-        return np.asarray(self._booster.predict(features.values, pred_contrib=True, num_threads=1), np.float64)
+        return np.asarray(self._booster.predict(self._own(features), pred_contrib=True, num_threads=1), np.float64)
+
+    def _own(self, features: FeatureMatrix) -> npt.NDArray[np.float32]:
+        """The columns that the forest was trained on, (n_pairs, n_features)."""
+        if features.names == self.names:
+            return features.values
+        missing = sorted(set(self.names) - set(features.names))
+        if missing:
+            raise ValueError(f"the ranker was trained on other features; missing: {', '.join(missing)}")
+        return features.values[:, [features.names.index(name) for name in self.names]]
 
     def gains(self) -> dict[str, float]:
         """Total gain of each feature's splits, largest first."""
@@ -117,6 +145,46 @@ class LambdaMartRanker:
         return cls((folder / "lambdamart.txt").read_text(encoding="utf-8"), names)
 
 
+@dataclass(eq=False)  # LightGBM wants to hash it
+class _Progress:
+    """LightGBM callback: remembers where each held-out part was best, and ends the training when none gains."""
+
+    patience: int
+    num_parts: int
+    best: list[float] = field(init=False)
+    num_trees: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.best = [-np.inf] * self.num_parts
+        self.num_trees = [1] * self.num_parts
+
+    def __call__(self, env: lightgbm.callback.CallbackEnv) -> None:
+        results = [] if env.evaluation_result_list is None else list(env.evaluation_result_list)
+        for part, result in enumerate(results):
+            if result[2] > self.best[part]:
+                self.best[part], self.num_trees[part] = result[2], env.iteration + 1
+        if env.iteration + 1 - max(self.num_trees) >= self.patience:
+            raise lightgbm.callback.EarlyStopException(env.iteration, results)
+
+
+def forest_seed(seed: int, number: int) -> int:
+    """The seed of one of several forests; the first has the seed itself."""
+    return (seed + 7919 * number) % 2**31
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Several LightGBM models of the same features as one, whose score is the sum of theirs."""
+    heads, trees = [], []
+    for text in texts:
+        head, *own = re.split(r"^Tree=\d+\n", text.partition("\nend of trees")[0] + "\n", flags=re.MULTILINE)
+        heads.append(head)
+        trees += own
+    blocks = [f"Tree={number}\n{tree.rstrip()}\n\n\n" for number, tree in enumerate(trees)]
+    sizes = " ".join(str(len(block.encode())) for block in blocks)
+    head = re.sub(r"^tree_sizes=.*$", f"tree_sizes={sizes}", heads[0], flags=re.MULTILINE)
+    return head + "".join(blocks) + "end of trees" + texts[0].partition("\nend of trees")[2]
+
+
 def _dataset(examples: RankingExamples) -> lightgbm.Dataset:
     names = [f"f{k}" for k in range(len(examples.features.names))]  # LightGBM refuses some characters in names
     return lightgbm.Dataset(examples.features.values, examples.labels, group=examples.groups, feature_name=names)
@@ -124,7 +192,7 @@ def _dataset(examples: RankingExamples) -> lightgbm.Dataset:
 
 def _parameters(settings: LambdaMartSettings, seed: int, num_threads: int) -> dict[str, Any]:
     return {
-        "objective": "lambdarank", "metric": "ndcg", "eval_at": [10],
+        "objective": settings.objective, "metric": "ndcg", "eval_at": [10],
         "lambdarank_truncation_level": settings.truncation_level,
         "learning_rate": settings.learning_rate, "num_leaves": settings.num_leaves, "lambda_l2": settings.l2,
         "min_data_in_leaf": settings.min_examples_per_leaf, "feature_fraction": settings.feature_fraction,

@@ -13,15 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from features.errors import SettingsError
 from features.runs import Pairs
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
-from ranking.examples import RankingExamples, SplitExamples
 from recsys.evaluation_result import Evaluation
-from recsys.feature_groups import Ablation, ablations, reduced, still_offered
+from recsys.feature_groups import Ablation, ablated_examples, ablations, reduced, still_offered
 from recsys.recommender import Recommender, RequestCandidates
 from recsys.requests import Request
 from recsys.retrieval.merge import Candidates
@@ -52,7 +49,8 @@ def ablation_rows(trained: TrainingArtifacts, evaluation: Evaluation) -> list[Ro
     """
     requests = evaluation.task.requests
     full = Recommender(trained.model)
-    planned = [RESEEDED, *ablations(full.candidates(requests[:1]).matrix.names)]
+    names = full.candidates(requests[:1]).matrix.names
+    planned = [RESEEDED, *ablations(trained.examples.everything.features.names if trained.examples else names)]
     if trained.examples is None:
         logger.info("no ranker was learned, so no group of features can be missed")
         planned = [ablation for ablation in planned if ablation.source is not None]
@@ -76,22 +74,6 @@ def retrained_rows(evaluation: Evaluation) -> list[Row]:
         lists = product_lists(model, evaluation.task.requests)
         rows.append(variant_row(name, lists, time.perf_counter() - started, evaluation))
     return rows
-
-
-def ablated_examples(examples: SplitExamples, ablation: Ablation) -> SplitExamples:
-    """What the ranker would have learned from: lists that no longer hold a label are left out, as in training."""
-    whole = examples.everything
-    query_rows = whole.features.query_rows
-    keep = still_offered(whole.features, ablation)
-    keep &= np.bincount(query_rows, whole.labels * keep, len(whole))[query_rows] > 0
-    groups = np.bincount(query_rows[keep], minlength=len(whole))
-    lists = np.flatnonzero(groups)
-    features = reduced(whole.features, ablation, keep)
-    features = dataclasses.replace(features, query_rows=np.repeat(np.arange(len(lists)), groups[lists]))
-    left = RankingExamples(
-        features, whole.labels[keep], groups[lists].astype(np.int64), whole.users[lists], whole.num_labels[lists]
-    )
-    return SplitExamples(left, int((lists < examples.num_train).sum()))
 
 
 def _fitted(trained: TrainingArtifacts, ablation: Ablation) -> _Variant:

@@ -15,13 +15,12 @@ from features.errors import SettingsError
 from features.item_sets import ItemSets
 from features.runs import rank_in_run
 from features.settings import Settings as ComponentSettings
-from ranking.base import Ranker
 from ranking.examples import RankingExamples
 from recsys.model import history_sources
 from recsys.retrieval.base import CandidateSource, FitData
 from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.wiring import SOURCES
-from recsys.scoring import CHUNK, candidates_with_features, mean_ndcg
+from recsys.scoring import CHUNK, candidates_with_features
 from recsys.settings import Settings
 from recsys.stages import StageMemory, fit_parts, reused
 from recsys.windows import LabelWindow
@@ -144,22 +143,6 @@ def check_no_leak(data: FitData, window: LabelWindow) -> None:
     early = int((newest[window.users] >= window.times).sum())
     if early:
         raise ValueError(f"the events that sources would be fitted on reach the moments of {early} lists")
-
-
-def compare(ranker: Ranker, held_out: RankingExamples) -> dict[str, float]:
-    """NDCG@10 on the held-out lists of the ranker ("ranker") and of each source's own order."""
-    features, labels = held_out.features, held_out.labels
-    num_labels = held_out.num_labels
-    scores = {"ranker": ranker.score(features)}
-    scores |= {
-        n.removesuffix(":rank"): -features.column(n).astype(np.float64) for n in features.names if n.endswith(":rank")
-    }
-    out = {}
-    for name, score in scores.items():
-        order = np.lexsort((-score, features.query_rows))
-        order = order[~np.isnan(score[order])]
-        out[name] = round(mean_ndcg(features.query_rows[order], labels[order], num_labels), 5)
-    return out
 
 
 def _sampled(

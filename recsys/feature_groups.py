@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from features.builder import FeatureMatrix
 from features.tables import BoolArray, FloatArray
+from ranking.examples import RankingExamples, SplitExamples
 from recsys.scoring import agreement
 
 _RANK = ":rank"
@@ -29,7 +32,7 @@ class Ablation:
 def ablations(names: Sequence[str]) -> list[Ablation]:
     """Each source out (where others are left), then each group of features out, in the order of their `names`."""
     sources = source_names(names)
-    made = [Ablation(f"without {s}", frozenset(n for n in names if n.startswith(f"{s}:")), s) for s in sources]
+    made = [source_ablation(names, source) for source in sources]
     groups: dict[str, set[str]] = {}
     for name in names:
         group = feature_group(name, sources)
@@ -37,6 +40,11 @@ def ablations(names: Sequence[str]) -> list[Ablation]:
             groups.setdefault(group, set()).add(name)
     by_group = [Ablation(f"without features: {group}", frozenset(own)) for group, own in groups.items()]
     return (made if len(sources) > 1 else []) + by_group
+
+
+def source_ablation(names: Sequence[str], source: str) -> Ablation:
+    """One source out."""
+    return Ablation(f"without {source}", frozenset(name for name in names if name.startswith(f"{source}:")), source)
 
 
 def source_names(names: Sequence[str]) -> list[str]:
@@ -73,6 +81,30 @@ def reduced(matrix: FeatureMatrix, ablation: Ablation, keep: BoolArray) -> Featu
             if name in names:
                 values[:, names.index(name)] = column
     return FeatureMatrix(names, values, matrix.query_rows[keep])
+
+
+def ablated_examples(examples: SplitExamples, ablation: Ablation) -> SplitExamples:
+    """What the ranker would have learned from; see `ablated`."""
+    left, lists = ablated(examples.everything, ablation)
+    return SplitExamples(left, int((lists < examples.num_train).sum()))
+
+
+def ablated(examples: RankingExamples, ablation: Ablation) -> tuple[RankingExamples, npt.NDArray[np.int64]]:
+    """The examples after an ablation, and which lists (n_left,) they are: lists that no longer hold a label are left
+    out, as in training.
+    """
+    query_rows = examples.features.query_rows
+    keep = still_offered(examples.features, ablation)
+    keep &= np.bincount(query_rows, examples.labels * keep, len(examples))[query_rows] > 0
+    groups = np.bincount(query_rows[keep], minlength=len(examples))
+    lists = np.flatnonzero(groups)
+    features = reduced(examples.features, ablation, keep)
+    features = dataclasses.replace(features, query_rows=np.repeat(np.arange(len(lists)), groups[lists]))
+    left = RankingExamples(
+        features, examples.labels[keep], groups[lists].astype(np.int64), examples.users[lists],
+        examples.num_labels[lists],
+    )  # fmt: skip
+    return left, lists
 
 
 def _ranks(matrix: FeatureMatrix, ablation: Ablation) -> FloatArray:

@@ -27,6 +27,7 @@ from features.interactions import EventSettings
 from features.reading import DataSettings
 from ranking.lambdamart import LambdaMartSettings
 from recsys.errors import RequestError
+from recsys.gating_settings import GatingSettings
 from recsys.retrieval.wiring import SOURCES, RetrievalSettings
 from recsys.shapes import parse_cap, parse_exploration
 from recsys.windows import ExampleSettings
@@ -94,6 +95,7 @@ class Settings(base.Settings):
     retrieval: RetrievalSettings = RetrievalSettings()
     features: FeatureSettings = FeatureSettings()
     examples: ExampleSettings = ExampleSettings()
+    gating: GatingSettings = GatingSettings()
     lambdamart: LambdaMartSettings = LambdaMartSettings()
     serve: ServeSettings = ServeSettings()
 

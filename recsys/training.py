@@ -23,12 +23,12 @@ from features.next_items import next_item_pairs
 from features.settings import Settings as ComponentSettings
 from features.tables import Dataset, Events
 from ranking.base import Ranker
-from ranking.by_score import ByScoreRanker
 from ranking.examples import SplitExamples
-from ranking.lambdamart import LambdaMartRanker
 from recsys.choosing import Choice, choose_settings, first_choice
-from recsys.examples import FittedWindow, compare, fit_sources, held_out_lists, window_examples
+from recsys.examples import FittedWindow, fit_sources, held_out_lists, window_examples
+from recsys.feature_groups import ablated_examples, source_ablation
 from recsys.model import OTHER_KINDS, FittedModel, RepeatModel, StoredHistories
+from recsys.ranker_training import MIN_FOUND, LearnedRanker, by_score, learned_ranker
 from recsys.retrieval.base import CandidateSource, FitData
 from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
@@ -43,8 +43,6 @@ from recsys.windows import LabelWindow, label_windows
 logger = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
 Made = TypeVar("Made")
-MIN_FOUND = 10
-"""Lists in which a source found a label, on either side of the split, that a ranker takes at least."""
 
 
 @dataclass
@@ -149,9 +147,10 @@ def refit_ranker(
     `sources` (by name) are all there are; `seed` (default: the model's) is the forest's alone.
     """
     settings = trained.model.settings
-    run = _Run(trained.dataset, settings if seed is None else settings.model_copy(update={"seed": seed}))
+    own = settings if seed is None else settings.model_copy(update={"seed": seed})
+    order = best_first(sources, trained.model.report)
     with limit_threads(settings.threads):
-        return _learned(run, examples, best_first(sources, trained.model.report))
+        return learned_ranker(examples, order, own, {}, gate=False).ranker
 
 
 def best_first(sources: Sequence[str], report: Mapping[str, Any]) -> list[str]:
@@ -171,13 +170,17 @@ def _train(run: _Run) -> TrainingArtifacts:
     encoder, embeddings = run.reused("text", lambda: _text(run, known), known)
     with run.stage("choose source settings"):
         chosen = _choose(run, windows, embeddings)
-    ranker = _fit_ranker(run, windows, chosen, embeddings)
-    repeat_ranker = _fit_repeat_ranker(run, windows, chosen, embeddings)
+    learned = _fit_ranker(run, windows, chosen, embeddings)
+    ranker, dropped = (
+        (learned.ranker, learned.dropped) if isinstance(learned, LearnedRanker) else (learned, frozenset())
+    )
+    repeat_ranker = _fit_repeat_ranker(run, windows, chosen, embeddings, dropped)
+    kept = {name: settings for name, settings in chosen.items() if name not in dropped}
     with run.stage("refit sources on everything"):
         run.fitted.clear()  # the memory is needed for the sources fitted on everything
         run.ready.clear()
         data = run.fit_data(events, embeddings)
-        sources = fit_sources(chosen, data, memory=run.memory)
+        sources = fit_sources(kept, data, memory=run.memory)
         features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
         repeats = None
@@ -257,28 +260,33 @@ def _choice(run: _Run, name: str, data: FitData, window: LabelWindow) -> Choice:
 
 def _fit_ranker(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
-) -> Ranker:
+) -> LearnedRanker | Ranker:
     """LambdaMART on the windows' examples, or the best source's order where that can't be learned or is no better."""
     settings = run.settings
     order = best_first(list(chosen), run.report)
     if settings.ranker == "by_score":
-        return _by_score(run, order, "the settings say so")
+        return by_score(order, "the settings say so", run.report)
     num_lists = sum(len(window) for window in windows)
     if num_lists < settings.examples.min_lists:
         few = f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
-        return _by_score(run, order, few)
+        return by_score(order, few, run.report)
     with run.stage("make ranking examples"):
         examples = _examples(run, windows, chosen, embeddings)
-    run.examples = examples if run.keep_examples else None
     with run.stage("fit ranker"):
-        return _learned(run, examples, order)
+        learned = learned_ranker(examples, order, settings, run.report, run.on_held_out)
+    run.examples = learned.examples if run.keep_examples else None
+    return learned
 
 
 def _fit_repeat_ranker(
-    run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
+    run: _Run,
+    windows: Sequence[LabelWindow],
+    chosen: dict[str, ComponentSettings],
+    embeddings: F32 | None,
+    dropped: frozenset[str],
 ) -> Ranker | None:
-    """A ranker for lists that may hold what was seen, learned from such lists of the same `windows`; None where there
-    are few repeats, or no ranker is to be learned.
+    """A ranker for lists that may hold what was seen, learned from such lists of the same `windows` without the sources
+    that were `dropped`; None where there are few repeats, or no ranker is to be learned.
     """
     settings = run.settings
     if settings.ranker == "by_score":
@@ -295,11 +303,14 @@ def _fit_repeat_ranker(
         return None
     with run.stage("make repeat examples"):
         examples = _examples(own, lists, chosen, embeddings)
+        for name in sorted(dropped):
+            examples = ablated_examples(examples, source_ablation(examples.everything.features.names, name))
     if min(len(examples.train), len(examples.held_out)) < MIN_FOUND:
         return None
     with run.stage("fit repeat ranker"):
-        order = [RepeatSource.name, *(source.name for source in BUY_AGAIN), *chosen]
-        return _learned(own, examples, order)
+        left = [name for name in chosen if name not in dropped]
+        order = [RepeatSource.name, *(source.name for source in BUY_AGAIN), *left]
+        return learned_ranker(examples, order, settings, own.report, gate=False).ranker
 
 
 def _with_repeats(run: _Run, windows: Sequence[LabelWindow]) -> list[LabelWindow]:
@@ -329,35 +340,6 @@ def _make_examples(
         parts.append(window_examples(fitted, window, out, run.settings, number))
     train_part, test_part = ([part[side] for part in parts] for side in (0, 1))
     return SplitExamples.joined(train_part, test_part)
-
-
-def _learned(run: _Run, examples: SplitExamples, order: Sequence[str]) -> Ranker:
-    """The forest, stopped and judged on held-out users, then fitted on all; their best source where it is better."""
-    train_part, test_part = examples.train, examples.held_out
-    if min(len(train_part), len(test_part)) < MIN_FOUND:
-        return _by_score(run, order, "the sources find too few of the labelled items")
-    settings, seed, threads = run.settings.lambdamart, run.settings.seed, run.settings.threads
-    stopped = LambdaMartRanker.fit(train_part, test_part, settings, seed, threads)
-    scores = compare(stopped, test_part)
-    lists = {"train_lists": len(train_part), "held_out_lists": len(test_part)}
-    run.report["ranker"] = {"held_out_ndcg@10": scores, "trees": stopped.num_trees} | lists
-    if run.on_held_out:
-        run.on_held_out(scores["ranker"])
-    best = max((name for name in scores if name != "ranker"), key=lambda name: scores[name])
-    verdict = f"NDCG@10 on held-out users: the ranker {scores['ranker']:.4f}, {best} alone {scores[best]:.4f}"
-    logger.info(verdict)
-    if scores["ranker"] < scores[best]:
-        return _by_score(run, [best, *order], verdict)
-    num_trees = max(stopped.num_trees, settings.min_trees)
-    final = LambdaMartRanker.fit_trees(examples.everything, num_trees, settings, seed, threads)
-    run.report["ranker"]["gains"] = dict(list(final.gains().items())[:30])
-    return final
-
-
-def _by_score(run: _Run, order: Sequence[str], reason: str) -> ByScoreRanker:
-    run.report["ranker_reason"] = reason
-    logger.info("ranker: by the sources' own order (%s), because %s", ", ".join(dict.fromkeys(order)), reason)
-    return ByScoreRanker(tuple(dict.fromkeys(order)))
 
 
 def _stored(dataset: Dataset, weights: F32) -> StoredHistories:

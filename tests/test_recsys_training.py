@@ -16,6 +16,7 @@ from recsys.errors import SettingsError
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
+from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings, settings_from
 from recsys.training import train
 from recsys.windows import label_windows
@@ -201,3 +202,26 @@ def test_impressions_change_nothing(tmp_path: Path, tiny_settings: Settings, tin
     shown = [row | {"event": "impression", "item_id": "garden-00", "timestamp": str(world.START - 5)} for row in rows]
     model = train(load(tmp_path, rows + shown), tiny_settings)
     assert lists(model, *ASKED) == lists(tiny_model, *ASKED)
+
+
+def test_a_source_that_gating_drops_is_not_asked_and_the_bundle_says_so(
+    tmp_path: Path, tiny_dataset: Dataset, tiny_tree: dict[str, Any]
+) -> None:
+    """Nearly every source knows the tiny world by heart, so most can go; popularity, which guests need, stays."""
+    from recsys.bundle import load_bundle, save_bundle
+    from recsys.manifest import read_manifest
+
+    gating = {"min_lists": 40, "trees": 10}
+    model = train(tiny_dataset, settings_from(tiny_tree | {"gating": gating}))
+    left = {source.name for source in model.sources}
+    report = model.report["gating"]
+    gone = set(SOURCES) & set(report["dropped"])
+    assert len(gone) > 1
+    assert left == set(SOURCES) - gone - {"text_profile", "new_items"}
+    assert "popularity" in left
+    assert not {name.partition(":")[0] for name in model.ranker.names} & gone  # type: ignore[attr-defined]
+    version = save_bundle(model, tmp_path)
+    assert lists(load_bundle(tmp_path), *ASKED) == lists(model, *ASKED)
+    assert read_manifest(tmp_path / version)["report"]["gating"] == report
+    guest = Recommender(model).recommend(Request(n=5))
+    assert [item.sources for item in guest.items] == [("popularity",)] * 5

@@ -13,7 +13,7 @@ _TASKS = {
     "loo": "One list a user; right is the last new item by the user's own order. Training saw all but the last two.",
 }
 _VERDICTS = {"better": "is better than", "worse": "is worse than"}
-_WRITTEN_OUT = ("seconds", "encoder", "sources", "ranker", "ranker_reason")
+_WRITTEN_OUT = ("seconds", "encoder", "sources", "ranker", "ranker_reason", "gating")
 
 
 def verdict(figures: Figures) -> str:
@@ -97,6 +97,13 @@ def _training_tables(figures: Figures) -> Iterator[Table]:
         ordered = tuple((name, number(value)) for name, value in best_first)
         yield Table("On held-out users of the training part", ("order by", "NDCG@10"), ordered)
         yield fact_table("Ranker", {name: value for name, value in ranker.items() if name != "gains"})
+    if "gating" in report:
+        tried = tuple(
+            (name, signed(own["ndcg@10"]), number(own["error"]), signed(own["recall@50"]), plain_value(own["dropped"]))
+            for name, own in report["gating"]["without"].items()
+        )
+        head = ("without", "NDCG@10", "standard error", "recall@50", "dropped")
+        yield Table("Gating: what training lists gain without a part", head, tried)
     others = {name: value for name, value in report.items() if name not in _WRITTEN_OUT}
     if others:
         yield fact_table("Further facts of the training run", others)

@@ -1,0 +1,65 @@
+"""Several forests as one: the score is the sum, and a saved forest is the same forest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.builder import FeatureMatrix
+from ranking.lambdamart import LambdaMartRanker, LambdaMartSettings, forest_seed, joined
+from ranking_lists import lists
+
+SETTINGS = LambdaMartSettings(num_leaves=8, min_examples_per_leaf=20, forests=3)
+EXAMPLES = lists(200, first_user=0, seed=0, trust=0.7)
+
+
+@pytest.fixture(scope="module")
+def three() -> LambdaMartRanker:
+    return LambdaMartRanker.fit(EXAMPLES, 6, SETTINGS, 0, 1)
+
+
+def test_three_forests_score_as_the_sum_of_each(three: LambdaMartRanker) -> None:
+    one = SETTINGS.model_copy(update={"forests": 1})
+    each = [LambdaMartRanker.fit(EXAMPLES, 6, one, forest_seed(0, k), 1) for k in range(3)]
+    alone = [ranker.score(EXAMPLES.features) for ranker in each]
+    assert three.num_trees == 18
+    assert not np.array_equal(alone[0], alone[1])
+    np.testing.assert_allclose(three.score(EXAMPLES.features), sum(alone))
+    np.testing.assert_allclose(three.contributions(EXAMPLES.features).sum(axis=1), sum(alone))
+    gains = sum(ranker.gains()["truth:score"] for ranker in each)
+    assert three.gains()["truth:score"] == pytest.approx(gains)
+
+
+def test_one_model_joined_is_itself(three: LambdaMartRanker) -> None:
+    again = LambdaMartRanker(joined([three.model_text]), three.names)
+    np.testing.assert_array_equal(again.score(EXAMPLES.features), three.score(EXAMPLES.features))
+
+
+def test_saving_and_loading_change_nothing(three: LambdaMartRanker, tmp_path: Path) -> None:
+    three.save(tmp_path / "ranker")
+    loaded = LambdaMartRanker.load(tmp_path / "ranker")
+    assert loaded == three
+    np.testing.assert_array_equal(loaded.score(EXAMPLES.features), three.score(EXAMPLES.features))
+
+
+def test_columns_are_taken_by_name_and_none_may_be_missing(three: LambdaMartRanker) -> None:
+    matrix = EXAMPLES.features
+    more = FeatureMatrix(
+        ("odd", *matrix.names[::-1]), np.column_stack([matrix.values[:, 0] * 0, matrix.values[:, ::-1]]),
+        matrix.query_rows,
+    )  # fmt: skip
+    np.testing.assert_array_equal(three.score(more), three.score(matrix))
+    with pytest.raises(ValueError, match="missing: user:age"):
+        three.score(FeatureMatrix(matrix.names[:-1], matrix.values[:, :-1], matrix.query_rows))
+
+
+def test_each_held_out_part_says_where_it_was_best() -> None:
+    """Where the first tree is perfect no later one is better; a part with other labels may want others."""
+    parts = [lists(60, first_user=300 + 100 * k, seed=3 + k) for k in range(2)]
+    clear = lists(200, first_user=0, seed=0)
+    ranker, best = LambdaMartRanker.fit_stopped(clear, parts, SETTINGS, 0, 1)
+    assert len(best) == 2
+    assert ranker.num_trees == min(max(best) + SETTINGS.patience, SETTINGS.num_trees)
+    assert ranker.first_trees(best[0]).num_trees == best[0]

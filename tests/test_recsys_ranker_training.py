@@ -1,0 +1,120 @@
+"""Learning the ranker: it must beat the best source on users who neither trained nor stopped it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from features.builder import FeatureMatrix
+from ranking.by_score import ByScoreRanker
+from ranking.examples import RankingExamples, SplitExamples
+from ranking.lambdamart import LambdaMartRanker
+from ranking_lists import lists, split_lists
+from recsys.comparison import Difference, halves, list_ndcg
+from recsys.ranker_training import learned_ranker
+from recsys.settings import Settings, settings_from
+
+TREE: dict[str, Any] = {
+    "threads": 1,
+    "lambdamart": {"num_trees": 40, "min_trees": 5, "num_leaves": 8, "min_examples_per_leaf": 20, "forests": 2},
+    "gating": {"trees": 15, "min_lists": 100},
+}
+
+
+def settings(**forest: Any) -> Settings:
+    return settings_from(TREE | {"lambdamart": TREE["lambdamart"] | forest})
+
+
+def swapped(examples: RankingExamples) -> RankingExamples:
+    """The same lists; where the truth's own first item is right, the label has moved to the dice's first."""
+    names, values = examples.features.names, examples.features.values
+    labels = (values[:, names.index("dice:rank")] == 0).astype(np.float32)
+    return RankingExamples(examples.features, labels, examples.groups, examples.users, examples.num_labels)
+
+
+def test_a_forest_that_joins_two_sources_beats_both_and_is_kept() -> None:
+    examples = two_halves_of_the_truth(800, 200)
+    report: dict[str, Any] = {}
+    learned = learned_ranker(examples, ["truth", "dice"], settings(), report)
+    assert isinstance(learned.ranker, LambdaMartRanker)
+    assert learned.dropped == frozenset()
+    assert report["ranker"]["lead"] > 2 * report["ranker"]["lead_error"]
+    assert "ranker_reason" not in report
+
+
+def two_halves_of_the_truth(num_train: int, num_held_out: int) -> SplitExamples:
+    """Of young users `truth` knows what is right, of old ones `dice`."""
+
+    def mixed(num_lists: int, first_user: int, seed: int) -> RankingExamples:
+        made = lists(num_lists, first_user=first_user, seed=seed)
+        old = made.features.column("user:age") > 0.5
+        labels = np.where(old, swapped(made).labels, made.labels)
+        return RankingExamples(made.features, labels, made.groups, made.users, made.num_labels)
+
+    return SplitExamples.joined([mixed(num_train, 0, 0)], [mixed(num_held_out, num_train, 1)])
+
+
+def test_a_source_that_is_the_truth_on_the_held_out_users_is_used_even_if_gating_dropped_it() -> None:
+    """Trained on lists where the truth is never right, the forest loses on those where it always is."""
+    train = swapped(lists(300, first_user=0, seed=0))
+    examples = SplitExamples.joined([train], [lists(40, first_user=300, seed=1)])
+    report: dict[str, Any] = {}
+    learned = learned_ranker(examples, ["dice", "truth"], settings(), report)
+    assert learned.ranker == ByScoreRanker(("truth", "dice"))
+    assert learned.dropped == frozenset()
+    assert report["ranker"]["held_out_ndcg@10"]["truth"] == 1.0
+    assert "NDCG@10 on held-out users" in report["ranker_reason"]
+
+
+def test_a_lead_within_the_margin_is_not_enough() -> None:
+    report: dict[str, Any] = {}
+    learned = learned_ranker(two_halves_of_the_truth(800, 200), ["truth", "dice"], settings(margin=1e6), report)
+    assert isinstance(learned.ranker, ByScoreRanker)
+    assert report["ranker"]["lead"] > 0
+
+
+def test_the_ranker_asks_no_source_that_was_dropped() -> None:
+    examples = split_lists(600, 200, trust=0.7)
+    report: dict[str, Any] = {}
+    learned = learned_ranker(examples, ["truth", "dice"], settings(margin=-100.0), report)
+    assert "dice" in report["gating"]["dropped"]
+    assert isinstance(learned.ranker, LambdaMartRanker)
+    assert learned.dropped == {"dice"}
+    assert not any(name.startswith("dice:") for name in learned.ranker.names)
+    whole = learned_ranker(examples, ["truth", "dice"], settings(), {}, gate=False)
+    assert whole.dropped == frozenset()
+
+
+def test_lists_of_one_user_judge_nothing() -> None:
+    held_out = lists(40, first_user=0, seed=1)
+    alone = RankingExamples(held_out.features, held_out.labels, held_out.groups, np.full(40, 999), held_out.num_labels)
+    report: dict[str, Any] = {}
+    examples = SplitExamples.joined([lists(100, first_user=0, seed=0)], [alone])
+    assert learned_ranker(examples, ["truth"], settings(), report).ranker == ByScoreRanker(("truth",))
+    assert report["ranker_reason"] == "the lists to judge by are all of one user"
+
+
+def test_halves_keep_users_whole_and_none_is_empty() -> None:
+    users = np.array([5, 5, 9, 9, 9, 7])
+    for seed in range(20):
+        first = halves(users, seed)
+        assert 0 < first.sum() < len(users)
+        assert all(len(set(first[users == user].tolist())) == 1 for user in (5, 7, 9))
+
+
+def test_the_difference_is_sure_where_all_lists_agree_and_clustered_by_user() -> None:
+    a, b = np.array([1.0, 1.0, 0.0, 0.0]), np.zeros(4)
+    assert Difference.of(a, a, np.arange(4)) == Difference(0.0, 0.0)
+    assert Difference.of(a, b, np.arange(4)) == Difference(0.5, 0.25)  # sqrt(4 * 0.5 ** 2) / 4
+    two = Difference.of(a, b, np.array([1, 1, 2, 2]))  # two users, each all of one kind: sqrt(2 * 1 ** 2) / 4
+    assert two.error == np.sqrt(2) / 4
+
+
+def test_ndcg_of_a_list_by_hand() -> None:
+    matrix = FeatureMatrix(("x",), np.zeros((4, 1), np.float32), np.array([0, 0, 0, 1]))
+    examples = RankingExamples(
+        matrix, np.array([0, 1, 0, 1], np.float32), np.array([3, 1]), np.array([1, 2]), np.array([1, 1])
+    )
+    assert list_ndcg(examples, np.array([3.0, 2.0, 1.0, 0.0])).tolist() == [1 / np.log2(3), 1.0]
+    assert list_ndcg(examples, np.array([np.nan, 2.0, 1.0, np.nan])).tolist() == [1.0, 0.0]
