@@ -193,6 +193,7 @@ def evaluate(
 @click.option("--n", default=50, show_default=True, help="Length of the lists, where a request names none.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors, at most 2.")
 @click.option("--bundle-version", "version", metavar="V", help="Default: the promoted version.")
+@click.option("--rules", type=_file, help="TOML file of rules, as for serve.")
 def batch(
     bundle: Path,
     requests: Path | None,
@@ -201,6 +202,7 @@ def batch(
     n: int,
     workers: int | None,
     version: str | None,
+    rules: Path | None,
 ) -> None:
     """Answer a file of requests, or all users, into Parquet."""
     limit_threads(1)
@@ -208,7 +210,7 @@ def batch(
         raise click.UsageError("give either --requests FILE or --users all|FILE")
     from recsys.batch import run_batch
 
-    done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version)
+    done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version, rules=rules)
     _log.info(
         "%d lists (%d of them kept from an earlier run), %d rows, to %s in %.1f s",
         done.num_requests, done.num_kept, done.num_rows, out, done.seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,8 @@ from recsys.manifest import product_version
 from recsys.recommender import Recommender
 from recsys.request_files import FileLines, Line, Lines, RequestReader, UserLines, check_requests
 from recsys.requests import Request
+from recsys.rules import NO_RULES, Rules
+from recsys.rules_file import RulesFile
 from recsys.schemas import check_limits
 from recsys.threads import limit_threads, num_cpus
 
@@ -59,9 +62,11 @@ def run_batch(
     n: int = 50,
     workers: int | None = None,
     version: str | None = None,
+    rules: Path | None = None,
 ) -> BatchReport:
     """Answer a JSON Lines file of `requests`, or the `users` of a file ("all": every user of the bundle), with the
-    bundle's `version` (default CURRENT), into `out`: one .parquet file, or a folder (it ends with `/`) of parts.
+    bundle's `version` (default CURRENT), into `out`: one .parquet file, or a folder (it ends with `/`) of parts. A file
+    of `rules` holds as it does in service.
 
     The output does not depend on the number of `workers` (default: the processors, at most 2). A folder is completed
     where an earlier run over the same inputs has stopped. RequestError for bad input, before anything is answered.
@@ -69,15 +74,17 @@ def run_batch(
     started = time.monotonic()
     with limit_threads(1):
         check_out(out)
-        recommender = Recommender(load_bundle(bundle, version))
+        obeyed = RulesFile(rules).current() if rules else NO_RULES
+        recommender = Recommender(load_bundle(bundle, version), rules=lambda: obeyed)
         lines = _lines(recommender, requests, users)
         reader = RequestReader(lines.origin, users is not None, n, recommender.model.settings.serve)
         check_limits(Request(n=n), reader.limits)
         checked = check_requests(lines, reader, recommender.recommend)
-        job = _Job(bundle, recommender, lines, reader, checked.count, workers or min(2, num_cpus()))
+        job = _Job(bundle, recommender, lines, reader, checked.count, workers or min(2, num_cpus()), obeyed)
         if is_folder(out):
             inputs = PartInputs(
-                recommender.model.bundle_version, product_version(), checked.fingerprint, reader.of_users, n,
+                recommender.model.bundle_version, product_version(), _fingerprint(checked.fingerprint, obeyed),
+                reader.of_users, n,
                 checked.count, PART_REQUESTS,
             )  # fmt: skip
             kept, rows = _to_folder(job, Path(out), inputs)
@@ -85,6 +92,11 @@ def run_batch(
             with closing(job.tables(range(job.num_parts))) as tables:
                 kept, rows = 0, write_file((table for _, table in tables), Path(out))
     return BatchReport(checked.count, kept, rows, time.monotonic() - started)
+
+
+def _fingerprint(requests: str, rules: Rules) -> str:
+    """Of all that the lists depend on beside the bundle."""
+    return hashlib.sha256((requests + rules.to_toml()).encode("utf-8")).hexdigest() if rules.rules else requests
 
 
 def _lines(recommender: Recommender, requests: Path | None, users: Path | str | None) -> Lines:
@@ -118,6 +130,7 @@ class _Job:
     reader: RequestReader
     num_requests: int
     workers: int
+    rules: Rules
 
     @property
     def num_parts(self) -> int:
@@ -154,7 +167,7 @@ class _Job:
     def _in_processes(self, chunks: Iterator[tuple[int, list[Line]]]) -> Iterator[tuple[int, int, pa.Table]]:
         """Each chunk's table in the chunks' order; only a few chunks are under way at a time."""
         context = multiprocessing.get_context("spawn")  # a forked child would inherit locked thread pools
-        given = (self.bundle, self.recommender.model.bundle_version, self.reader)
+        given = (self.bundle, self.recommender.model.bundle_version, self.reader, self.rules)
         pool = ProcessPoolExecutor(self.workers, context, _start_worker, given)
         waiting: deque[tuple[int, int, Future[pa.Table | _Refusal]]] = deque()
         with ExitStack() as cleanup:
@@ -184,12 +197,12 @@ _worker: list[tuple[Recommender, RequestReader]] = []
 """What a worker process answers from; filled once, when it starts."""
 
 
-def _start_worker(bundle: Path, version: str, reader: RequestReader) -> None:
+def _start_worker(bundle: Path, version: str, reader: RequestReader, rules: Rules) -> None:
     """Load the bundle, which the parent has verified. Ctrl-C is the parent's business; its death ends the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(1)
-    _worker.append((Recommender(load_bundle(bundle, version, verify=False)), reader))
+    _worker.append((Recommender(load_bundle(bundle, version, verify=False), rules=lambda: rules), reader))
 
 
 def _end_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,12 +42,11 @@ class LexicalIndex:
     def of(cls, catalogue: Catalogue) -> LexicalIndex:
         """Index every item's title, brand, categories and description."""
         numbers: dict[str, int] = {}
-        indices: list[int] = []
-        counts: list[int] = []
+        indices, counts = array("q"), array("q")  # lists of millions of numbers would take five times the memory
         lengths = []
         for bag in _bags(catalogue):
-            indices += [numbers.setdefault(word, len(numbers)) for word in bag]
-            counts += bag.values()
+            indices.extend([numbers.setdefault(word, len(numbers)) for word in bag])
+            counts.extend(bag.values())
             lengths.append(len(bag))
         places = (np.array(counts, np.float64), np.array(indices, np.int64), ends(np.array(lengths, np.int64)))
         matrix = sp.csr_matrix(places, shape=(len(catalogue), len(numbers)))

@@ -51,7 +51,7 @@ class Search:
         return Recommendation(request.request_id, request.user, "search", reason, items)
 
     def warm_up(self) -> None:
-        """Make the index, if it is not made yet: about two seconds for 100,000 items."""
+        """Make the index, if it is not made yet: some seven seconds for 100,000 items with descriptions."""
         self._index  # noqa: B018  (made at its first use)
 
     @cached_property

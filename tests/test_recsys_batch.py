@@ -24,6 +24,8 @@ from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import HistoryEvent, Request
 from recsys.retrieval.popularity import PopularitySource
+from recsys.rules_file import RulesFile
+from recsys.schemas import parse_body
 
 
 @pytest.fixture(scope="module")
@@ -331,6 +333,33 @@ def _fails_after(num_chunks: int) -> Callable[..., Any]:
         return real(*given)
 
     return failing
+
+
+class TestWishes:
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_rules_and_wishes_hold_as_in_service(
+        self, model: FittedModel, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    ) -> None:
+        monkeypatch.setattr(batch, "_ALONE", 0)
+        rules = tmp_path / "rules.toml"
+        rules.write_text('[[rules]]\nname = "p"\naction = "pin"\nitems = ["i09"]\nposition = 2\n', encoding="utf-8")
+        wish = {"filter": "price>3 OR colour:blue", "cap": ["category:2"], "diversity": 0.3, "exploration": "softmax:1"}
+        requests = write_lines(tmp_path / "r.jsonl", [{"request_id": "1", "user": "ann", "n": 6} | wish])
+        run_batch(bundle, tmp_path / "out.parquet", requests=requests, rules=rules, workers=workers)
+        asked = parse_body(requests.read_bytes()).to_request(model.settings.serve)
+        expected = Recommender(model, rules=RulesFile(rules).current).recommend(asked)
+        rows = lists_of(tmp_path / "out.parquet")["1"]
+        assert [row[:3] for row in rows] == [(item.item_id, item.rank, item.score) for item in expected.items]
+        assert rows[1][0] == "i09"
+
+    @pytest.mark.parametrize("wish", [{"filter": "size:XL"}, {"cap": ["size:2"]}, {"filter": "price<x"}])
+    def test_a_wish_that_can_not_be_met_is_found_before_anything_is_answered(
+        self, bundle: Path, tmp_path: Path, wish: dict[str, Any]
+    ) -> None:
+        requests = write_lines(tmp_path / "r.jsonl", [{"request_id": "1"}, {"request_id": "2"} | wish])
+        with pytest.raises(RequestError, match="line 2"):
+            run_batch(bundle, tmp_path / "out.parquet", requests=requests)
+        assert not (tmp_path / "out.parquet").exists()
 
 
 class TestFolders:
