@@ -64,8 +64,8 @@ class Recommender:
         self.model = model
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
-        self._id_order = np.argsort(np.argsort(self._ids, kind="stable"), kind="stable")
-        self._titles: list[str] = model.catalogue.frame[TITLE].tolist()
+        self._id_order = model.catalogue.items.places
+        self._titles = model.catalogue.frame[TITLE].array
         self._available: BoolArray = model.catalogue.frame[AVAILABLE].to_numpy(bool)
         self._mask = lru_cache(maxsize=256)(self._compute_mask)
 
@@ -211,7 +211,7 @@ class Recommender:
         ]
 
     def _item(self, row: int, rank: int, score: float, sources: tuple[str, ...]) -> RecommendedItem:
-        return RecommendedItem(self._ids[row], rank, score, self._titles[row], sources)
+        return RecommendedItem(self._ids[row], rank, score, str(self._titles[row]), sources)
 
     def _strategy(self, request: Request, history: _History) -> tuple[str, str]:
         """Which path answers, and why where it is not the ranker's."""

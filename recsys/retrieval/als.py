@@ -4,6 +4,7 @@ from their history, and items that nobody has touched get factors from their tex
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Self
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from features.grid import on_grid
 from features.histories import Histories
+from features.row_changes import RowChanges
 from features.settings import Settings
 from recsys.retrieval.base import FitData
 from recsys.retrieval.projection import mapped, project_factors, with_text
@@ -87,6 +89,13 @@ class AlsSource:
         factors = mapped(embeddings, self.projection) / self.largest_norm
         longest = np.maximum(np.linalg.norm(factors, axis=1, keepdims=True), 1.0)
         return on_grid(factors / longest, items=True)
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`: what nobody has taken gets the factors that its text predicts."""
+        values = self.project(changes.embeddings)
+        taken = ~changes.untouched
+        values[taken] = self.item_factors[changes.rows[taken]]
+        return dataclasses.replace(self, item_factors=changes.placed(self.item_factors, values))
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """Predicted preference (about 0..1), from the history decayed by `half_life`, and undecayed."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from features.grid import on_grid
 from features.histories import Histories
+from features.row_changes import RowChanges
 from recsys.retrieval.base import FitData
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 from recsys.retrieval.sequence_settings import SequenceSettings
@@ -79,6 +80,20 @@ class SequenceSource:
             return self
         vectors, largest = _gridded(self.ids, self.text_projection, embeddings)
         return dataclasses.replace(self, vectors=vectors, largest_norm=largest)
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`: a new item is its text alone; longer vectors are cut to norm 1."""
+        ids = np.zeros((len(changes.rows), self.ids.shape[1]), np.float32)
+        ids[~changes.new] = self.ids[changes.rows[~changes.new]]
+        vectors = ids.astype(np.float64)
+        if len(self.text_projection):
+            vectors += changes.embeddings.astype(np.float64) @ self.text_projection.astype(np.float64)
+        vectors /= self.largest_norm
+        longest = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1.0)
+        values = on_grid(vectors / longest, items=True)
+        return dataclasses.replace(
+            self, vectors=changes.placed(self.vectors, values), ids=changes.placed(self.ids, ids)
+        )
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The logit of each item as the next one."""

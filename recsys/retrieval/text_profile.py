@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from features.grid import on_grid
 from features.histories import Histories
+from features.row_changes import RowChanges
 from features.settings import Settings
 from recsys.retrieval.base import FitData
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
@@ -38,6 +40,10 @@ class TextProfileSource:
         if data.embeddings is None:
             return None
         return cls(data.embeddings, settings.half_life[0], settings.history_limit)
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`."""
+        return dataclasses.replace(self, embeddings=changes.embedded(self.embeddings))
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """Cosine of the profile and each item."""
