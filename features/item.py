@@ -62,7 +62,8 @@ class ItemFeatures:
         """See `features.row_changes`: nobody has taken what is new; prices, dates and other numbers follow."""
         published = changes.frame[PUBLISHED_AT].to_numpy(np.float64)
         numbers = np.stack([changes.frame[name].to_numpy(np.float32) for name in self.number_names], axis=1)
-        numbers[np.ix_(changes.untouched, [name != PRICE for name in self.number_names])] = np.nan
+        hidden = np.array([name != PRICE for name in self.number_names], bool)
+        numbers[np.ix_(changes.untouched, hidden)] = np.nan
         return dataclasses.replace(
             self,
             popularity=changes.lengthened(self.popularity, 0.0),

@@ -167,7 +167,8 @@ def load_numpy_encoder(folder: Path, max_tokens: int) -> NumpyEncoder | BlendedN
     if not (folder / _BLEND_FILE).is_file():
         return NumpyEncoder(folder, max_tokens)
     share = float(_read_json(folder / _BLEND_FILE)["pretrained_share"])
-    return BlendedNumpyEncoder(*(NumpyEncoder(folder / name, max_tokens) for name in ("tuned", "pretrained")), share)
+    tuned, pretrained = (NumpyEncoder(folder / name, max_tokens) for name in ("tuned", "pretrained"))
+    return BlendedNumpyEncoder(tuned, pretrained, share)
 
 
 def mapped_tensors(path: Path) -> dict[str, F32]:

@@ -154,7 +154,7 @@ class PairValues:
         """(n_rows, num_values) CSR float32 of some items, rows of unit length within each attribute."""
         blocks = [self._block(frame[name], name) for name in self.names]
         if not blocks:
-            return sp.csr_matrix((len(frame), 0), dtype=np.float32)
+            return sp.csr_matrix(np.zeros((len(frame), 0), np.float32))
         return sum(blocks[1:], start=blocks[0]).astype(np.float32)
 
     def _block(self, cells: pd.Series, name: str) -> sp.csr_matrix:

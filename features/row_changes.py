@@ -45,7 +45,7 @@ class RowChanges:
     untouched: BoolArray
     room: Room
     categories: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    _placed: dict[tuple[int, int], tuple[F32, F32]] = field(default_factory=dict)
+    _placed: dict[int, tuple[F32, F32]] = field(default_factory=dict)
 
     @property
     def new(self) -> BoolArray:
@@ -78,16 +78,16 @@ class RowChanges:
         """As `written`, for arrays too large to be copied, without a copy; see `Room`. Components that share one array
         share the result.
         """
-        array = self.room.adopted(array)
-        key = (int(array.ctypes.data), array.shape[1])
-        known, result = self._placed.get(key, (None, array))
-        if known is not None and np.array_equal(known, values):
-            return result
+        for same in (array, None):  # as it is, which newer models share, then as the room has it, which loaded ones do
+            array = self.room.adopted(array) if same is None else same
+            known, result = self._placed.get(int(array.ctypes.data), (None, array))
+            if known is not None and np.array_equal(known, values):
+                return result
         old = self.rows[~self.new]
         changed = (array[old] != values[~self.new]).any(axis=1)
         made = self.room.changed(array, old[changed], values[~self.new][changed]) if changed.any() else array
         result = self.room.extended(made, values[self.new]) if self.num_new else made
-        self._placed[key] = (values, result)
+        self._placed[int(array.ctypes.data)] = (values, result)
         return result
 
     def embedded(self, array: F32) -> F32:

@@ -40,7 +40,7 @@ class IdIndex:
             raise ValueError(f"ids must be unique, but {twice!r} occurs more than once")
 
     def joined(self, ids: Sequence[str]) -> IdIndex:
-        """These ids and behind them `ids`, which are new; this index stays. A few cost little, however many there are."""
+        """These ids and behind them `ids`, which are new; this index stays. A few cost little."""
         out = object.__new__(IdIndex)
         out.ids = np.concatenate([self.ids, np.array([*ids, None], dtype=object)[:-1]])
         out._index = self._index

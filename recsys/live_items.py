@@ -20,7 +20,6 @@ import pandas as pd
 import pyarrow as pa
 
 from features.attributes import AttributeValues
-from features.cells import strings_series
 from features.cycles import first_categories
 from features.grid import on_grid
 from features.numpy_encoder import ServingEncoder
@@ -120,10 +119,14 @@ class ItemEditor:
         wanted = model.settings.encoder.text_columns
         texts = Catalogue(IdIndex(ids), frame).texts(wanted)
         old = np.flatnonzero(rows < len(known))
-        before = Catalogue(IdIndex([ids[k] for k in old]), model.catalogue.frame.iloc[rows[old]]).texts(wanted)
-        same = old[[text == texts[k] for k, text in zip(old, before, strict=True)]] if len(old) else old
-        out[same] = known[rows[same]]
-        other = np.setdiff1d(np.arange(len(rows)), same)
+        same = old
+        if len(old):
+            frame = model.catalogue.frame
+            cells = {name: pd.Series(_cells(frame[name], rows[old]), dtype=frame[name].dtype) for name in frame}
+            before = Catalogue(IdIndex([ids[k] for k in old.tolist()]), pd.DataFrame(cells)).texts(wanted)
+            same = old[[text == texts[k] for k, text in zip(old, before, strict=True)]]
+            out[same] = known[rows[same]]
+        other = np.setdiff1d(np.flatnonzero([text.strip() for text in texts]), same)
         if len(other):
             out[other] = self._encoded([texts[k] for k in other])
         return out
@@ -162,30 +165,48 @@ def _differs(model: FittedModel, row: Mapping[str, Any]) -> bool:
     if row[ITEM_ID] not in model.catalogue.items:
         return True
     before = _row_of(model.catalogue, row[ITEM_ID])
-    return any(before[name] != value and not (before[name] != before[name] and value != value)
-               for name, value in row.items() if name in before)  # fmt: skip
+    return any(name in before and not _same(before[name], value) for name, value in row.items())
 
 
 def _with_rows(column: pd.Series, made: RowChanges, values: pd.Series) -> pd.Series:
     """A column with the values of the changed rows, where any differs, and of the new ones behind."""
     old = made.rows[~made.new]
-    before = column.iloc[old].tolist()
-    differs = [a != b and not (a != a and b != b) for a, b in zip(before, values.tolist(), strict=False)]
+    before = _cells(column, old)
+    differs = [not _same(a, b) for a, b in zip(before, values.tolist(), strict=False)]
+    parts = [column]
     if any(differs):
-        changed = column.to_numpy(copy=True) if column.dtype != "str" else column.to_numpy(object, copy=True)
-        for row, value in zip(old.tolist(), values.tolist(), strict=False):
+        parts = _pieces(column, old[differs], values[: len(old)][differs])
+    if made.num_new:
+        parts.append(values[made.new])
+    return parts[0] if len(parts) == 1 else _whole(pd.concat(parts, ignore_index=True))
+
+
+def _pieces(column: pd.Series, rows: npt.NDArray[np.int64], values: pd.Series) -> list[pd.Series]:
+    """The column cut at some rows, ascending, with other values in their place; strings are not copied."""
+    if column.dtype != "str":
+        changed = column.to_numpy(copy=True)
+        for row, value in zip(rows.tolist(), values.tolist(), strict=True):
             changed[row] = value
-        column = pd.Series(changed, dtype=column.dtype)
-    if not made.num_new:
-        return column
-    return _whole(pd.concat([column, values[made.new]], ignore_index=True))
+        return [pd.Series(changed, dtype=column.dtype)]
+    starts = [0, *(rows + 1).tolist()]
+    pieces = [part for k, row in enumerate(rows.tolist()) for part in (column[starts[k] : row], values[k : k + 1])]
+    return [part for part in (*pieces, column[starts[-1] :]) if len(part)]
+
+
+def _cells(column: pd.Series, rows: npt.NDArray[np.int64]) -> list[Any]:
+    """Some values, one by one: pandas would first look at all of a column of strings."""
+    return [column.array[row] for row in rows.tolist()]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other or (one != one and other != other))  # NaN is not itself
 
 
 def _whole(column: pd.Series) -> pd.Series:
-    """The same column; strings, of which every addition is a piece of its own, put together now and then."""
+    """The same column; strings, of which every change makes more pieces, are put together now and then."""
     if column.dtype != "str":
         return column
     strings = pa.array(column)
     if not isinstance(strings, pa.ChunkedArray) or strings.num_chunks <= _MOST_CHUNKS:
         return column
-    return strings_series(pa.chunked_array([strings.combine_chunks()]))
+    return pd.Series(strings.combine_chunks(), dtype=column.dtype)
