@@ -78,7 +78,8 @@ _ALL = 2**62
 
 
 class SqlEventStore:
-    """See `EventStore`. Use `SqlEventStore.open`.
+    """See `EventStore`. Nothing is connected or made before the first use, so that a service can start while its
+    database is away; `open` and `prepare` find out at once.
 
     A write begins by taking the counter's row (SQLite: the database's write lock) and keeps it until its commit. So
     the numbers are given in the order of the commits, on PostgreSQL too, whose own sequences would let number 8 be
@@ -90,6 +91,7 @@ class SqlEventStore:
         self.settings = settings or StoreSettings()
         self._made: tuple[int, Engines] | None = None
         self._making = threading.Lock()
+        self._has_tables = False
 
     @classmethod
     def open(cls, url: str, settings: StoreSettings | None = None) -> Self:
@@ -102,13 +104,16 @@ class SqlEventStore:
 
     def prepare(self) -> None:
         """Make the tables, or bring them to this version's schema."""
+        if self._has_tables:
+            return
         with self._failures():
             if self._is_sqlite:
                 enable_wal(self._engines, self.settings.write_timeout)
-        with self._writing() as connection:
-            if not self._is_sqlite:
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-            upgrade(connection)
+            with self._engines.writer.begin() as connection:
+                if not self._is_sqlite:
+                    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+                upgrade(connection)
+        self._has_tables = True
 
     @property
     def name(self) -> str:
@@ -281,10 +286,12 @@ class SqlEventStore:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
+        self.prepare()
         with self._failures(), self._engines.writer.begin() as connection:
             yield connection
 
     def _read(self, statement: Executable, values: Mapping[str, Any]) -> Sequence[Any]:
+        self.prepare()
         with self._failures(), self._engines.reader.connect() as connection:
             return connection.execute(statement, values).all()
 
