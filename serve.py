@@ -38,6 +38,7 @@ def create_app(recommender: Recommender | None = None, handlers: Handlers | None
     app.extensions["shelftalk"] = handlers
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(_start)
+    app.before_request(handlers.start)  # a server that forks has one follower a worker, not one that it forked from
     app.after_request(_finish)
     app.register_error_handler(Exception, _problem)
     app.url_map.merge_slashes = False  # a user's id may hold any of them

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,12 @@ from features.tables import AVAILABLE, TITLE, BoolArray
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from recsys.errors import RequestError
+from recsys.live_popularity import LivePopularity
 from recsys.model import Chain, FittedModel
 from recsys.request_history import HistoryReader, KnownHistory, StoreReader, Triple
 from recsys.requests import HistoryEvent, Recommendation, RecommendedItem, Request
 from recsys.retrieval.merge import Candidates
+from recsys.retrieval.popularity import PopularitySource
 from recsys.scoring import CHUNK, candidates_with_features
 
 SCORE_DIGITS = 6
@@ -59,13 +62,19 @@ class Recommender:
     """Answers requests from a fitted model. It holds no state between requests, so it can be shared by threads.
 
     `clock` gives the time of a request that names none: the newest known event by default, `time.time` in service.
-    `store` adds to the histories of the bundle what came since.
+    `store` adds to the histories of the bundle what came since, and `popularity` what is taken now, for requests
+    without a history and without a time of their own.
     """
 
     def __init__(
-        self, model: FittedModel, clock: Callable[[], float] | None = None, store: StoreReader | None = None
+        self,
+        model: FittedModel,
+        clock: Callable[[], float] | None = None,
+        store: StoreReader | None = None,
+        popularity: LivePopularity | None = None,
     ) -> None:
         self.model = model
+        self._popularity = popularity
         self._reader = HistoryReader(model, store)
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
@@ -75,9 +84,11 @@ class Recommender:
         self._mask = lru_cache(maxsize=256)(self._compute_mask)
 
     @classmethod
-    def live(cls, model: FittedModel, store: StoreReader | None = None) -> Recommender:
+    def live(
+        cls, model: FittedModel, store: StoreReader | None = None, popularity: LivePopularity | None = None
+    ) -> Recommender:
         """A recommender for service: a request without a time is for now."""
-        return cls(model, time.time, store)
+        return cls(model, time.time, store, popularity)
 
     def recommend(self, request: Request) -> Recommendation:
         """The list for one request; RequestError names the parameter that can't be used."""
@@ -152,6 +163,10 @@ class Recommender:
         order = table[list(matrix.names)].abs().mean().sort_values(ascending=False, kind="stable").index
         return table[["item_id", "title", "score", *order]]
 
+    def kind_weight(self, kind: str) -> float:
+        """What an event of this name counts for; 0 for those that are nothing a user did."""
+        return 0.0 if kind in self.model.settings.events.ignored else self._reader.kind_weight(kind)
+
     def _excludes_seen(self, request: Request) -> bool:
         return self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
 
@@ -180,7 +195,18 @@ class Recommender:
         per_source = self.model.settings.retrieval.per_source
         mask = None if allowed.all() else allowed
         chain = self.chain(requests[0])
-        return candidates_with_features(chain.sources, chain.features, built, per_source, blocked, mask)
+        fallback = self._fallback(requests, histories)
+        sources: tuple[Any, ...] = tuple(
+            fallback if source.name == fallback.name else source for source in chain.sources
+        )
+        return candidates_with_features(sources, chain.features, built, per_source, blocked, mask)
+
+    def _fallback(self, requests: list[Request], histories: list[_History]) -> PopularitySource:
+        """What is popular: now, where all the requests are for now and have nothing else to go by."""
+        asked = zip(requests, histories, strict=True)
+        if self._popularity is None or any(r.at is not None or len(h.events[0]) for r, h in asked):
+            return self.model.fallback
+        return self._popularity.source
 
     def _list(
         self,
@@ -211,7 +237,7 @@ class Recommender:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
         one = self._build([history])
         blocked = ItemSets.of([np.concatenate([self._hidden(request, history), listed])])
-        top = self.model.fallback.scores(one)[""].top(request.n - len(listed), blocked, allowed)
+        top = self._fallback([request], [history]).scores(one)[""].top(request.n - len(listed), blocked, allowed)
         return [
             self._item(int(row), len(listed) + k, round(lowest - 1e-3 * k, SCORE_DIGITS), (self.model.fallback.name,))
             for k, row in enumerate(top.item_rows, start=1)

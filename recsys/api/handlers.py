@@ -13,6 +13,10 @@ from recsys.api.events import Refused, read_events, verdicts_document
 from recsys.api.schemas import answer_document, request_from_body, request_from_query
 from recsys.bundle import load_bundle
 from recsys.errors import BundleError, RequestError, StoreError
+from recsys.follower import Follower
+from recsys.live import LiveCounters
+from recsys.live_popularity import LivePopularity
+from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.requests import Request
@@ -37,6 +41,7 @@ class Handlers:
     why_not_ready: str = ""
     store: EventStore | None = None
     store_settings: StoreSettings = field(default_factory=StoreSettings)
+    follower: Follower | None = None
 
     @classmethod
     def from_bundle(cls, bundle: str | None, store_url: str | None = None) -> Handlers:
@@ -50,15 +55,34 @@ class Handlers:
         settings = load_settings().store
         url = url_or_default(store_url, Path(bundle) if bundle else None)
         store = open_later(url, settings) if url else None
-        reader = StoreReader(store, settings) if store else None
         try:
-            return cls(_load(bundle, reader), "", store, settings)
+            return cls._following(_load(bundle), store, settings)
         except BundleError as error:
             logger.error("not ready, answering 503: %s", error)  # noqa: TRY400  (the text says it all; a traceback adds nothing)
             return cls(None, str(error), store, settings)
 
+    @classmethod
+    def _following(cls, model: FittedModel, store: EventStore | None, settings: StoreSettings) -> Handlers:
+        if store is None:
+            recommender, follower = Recommender.live(model), None
+        else:
+            reader = StoreReader(store, settings)
+            popularity = LivePopularity(model.fallback, model.catalogue.items, settings.live_prior)
+            recommender = Recommender.live(model, reader, popularity)
+            counters = LiveCounters(recommender.kind_weight, settings.live_hours, settings.live_events)
+            follower = Follower(store, reader, counters, popularity)
+        _warm_up(recommender)
+        return cls(recommender, "", store, settings, follower)
+
+    def start(self) -> None:
+        """Begin to follow the store, in every process that answers; calling it again does nothing."""
+        if self.follower is not None:
+            self.follower.start()
+
     def close(self) -> None:
-        """Give the store's connections back."""
+        """Stop following, and give the store's connections back."""
+        if self.follower is not None:
+            self.follower.stop()
         if self.store is not None:
             self.store.close()
 
@@ -119,13 +143,11 @@ class Handlers:
         return self.recommender
 
 
-def _load(bundle: str | None, store: StoreReader | None) -> Recommender:
+def _load(bundle: str | None) -> FittedModel:
     if not bundle:
         raise BundleError("no bundle is set: use `recsys serve --bundle DIR`, or set RECSYS_BUNDLE to that folder")
     limit_threads(1)
-    recommender = Recommender.live(load_bundle(Path(bundle)), store)
-    _warm_up(recommender)
-    return recommender
+    return load_bundle(Path(bundle))
 
 
 def _warm_up(recommender: Recommender) -> None:

@@ -108,6 +108,10 @@ class EventStore(Protocol):
         """What was written after the number `after`, at most `limit` events of it, in order."""
         ...
 
+    def forgotten(self, after: int = 0) -> list[Forgotten]:
+        """Who was forgotten after the number `after`, in order."""
+        ...
+
     def head(self) -> int:
         """The number of the newest write; 0 for an empty store."""
         ...

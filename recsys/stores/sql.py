@@ -168,8 +168,14 @@ class SqlEventStore:
         if len(rows) == limit:
             up_to = rows[-1][0]
         events = tuple((row[0], Event(*row[1:])) for row in rows)
-        forgotten = self._read(_FORGOTTEN, {"after": after, "up_to": up_to})
-        return Changes(up_to, events, tuple(Forgotten(*row) for row in forgotten))
+        return Changes(up_to, events, tuple(self._forgotten_between(after, up_to)))
+
+    def forgotten(self, after: int = 0) -> list[Forgotten]:
+        """See `EventStore`."""
+        return self._forgotten_between(after, _ALL)
+
+    def _forgotten_between(self, after: int, up_to: int) -> list[Forgotten]:
+        return [Forgotten(*row) for row in self._read(_FORGOTTEN, {"after": after, "up_to": up_to})]
 
     def head(self) -> int:
         """See `EventStore`."""

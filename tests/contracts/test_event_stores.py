@@ -187,6 +187,8 @@ class TestForgetting:
         changes = store.changes(after)
         assert [(f.user_id, f.at) for f in changes.forgotten] == [("u", 2000.0)]
         assert store.changes(changes.sequence).forgotten == ()
+        assert store.forgotten() == list(changes.forgotten)
+        assert store.forgotten(changes.sequence) == []
 
     def test_forgetting_again_never_brings_anything_back(self, store: SqlEventStore) -> None:
         """A clock that jumped back must not reveal what was hidden."""
