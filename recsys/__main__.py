@@ -194,6 +194,7 @@ def evaluate(
 @click.option("--n", default=50, show_default=True, help="Length of the lists, where a request names none.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors, at most 2.")
 @click.option("--bundle-version", "version", metavar="V", help="Default: the promoted version.")
+@_store
 def batch(
     bundle: Path,
     requests: Path | None,
@@ -202,14 +203,17 @@ def batch(
     n: int,
     workers: int | None,
     version: str | None,
+    store: str | None,
 ) -> None:
     """Answer a file of requests, or all users, into Parquet."""
     limit_threads(1)
     if (requests is None) == (users is None):
         raise click.UsageError("give either --requests FILE or --users all|FILE")
     from recsys.batch import run_batch
+    from recsys.stores.opening import NO_STORE
 
-    done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version)
+    url = None if store is None or store.strip().lower() in ("", NO_STORE) else store
+    done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version, store=url)
     _log.info(
         "%d lists (%d of them kept from an earlier run), %d rows, to %s in %.1f s",
         done.num_requests, done.num_kept, done.num_rows, out, done.seconds,

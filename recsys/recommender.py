@@ -90,6 +90,10 @@ class Recommender:
         """A recommender for service: a request without a time is for now."""
         return cls(model, time.time, store, popularity)
 
+    def close(self) -> None:
+        """Give the connections of the event store back, where there is one."""
+        self._reader.close()
+
     def recommend(self, request: Request) -> Recommendation:
         """The list for one request; RequestError names the parameter that can't be used."""
         return self.recommend_many([request])[0]

@@ -38,6 +38,7 @@ class KnownHistory:
 class StoreReader:
     """Asks the store for histories, but not while it is known to be away: a failure costs one request its time-out,
     and after that one request in `retry_after` seconds. `up_to` (None: now) reads the store as it was at that number.
+    Where the store is `required`, a failure is the caller's StoreError.
 
     `forgotten` are the users that others have told it of, with the times before which nothing may be known: they stay
     forgotten while the store is away.
@@ -46,6 +47,7 @@ class StoreReader:
     store: EventStore
     settings: StoreSettings = field(default_factory=StoreSettings)
     up_to: int | None = None
+    required: bool = False
     forgotten: dict[str, float] = field(default_factory=dict)
     _why_away: str = ""
     _asked_again_at: float = 0.0
@@ -66,6 +68,8 @@ class StoreReader:
         try:
             found = self.store.history(user, before, self.up_to)
         except StoreError as error:
+            if self.required:
+                raise
             if not self._why_away:
                 _logger.warning("lists are made without the event store: %s", error)
             self._asked_again_at = time.monotonic() + self.settings.retry_after
@@ -107,6 +111,11 @@ class HistoryReader:
         added, unknown = self._added(stored, events)
         joined = _joined(events, added) if len(added[0]) else events
         return KnownHistory(joined, known or len(stored) > 0, unknown, degraded)
+
+    def close(self) -> None:
+        """Give the store's connections back."""
+        if self._store is not None:
+            self._store.store.close()
 
     @property
     def _has_clock(self) -> bool:
