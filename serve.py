@@ -27,17 +27,28 @@ MAX_BODY_BYTES = 2**20
 logger = logging.getLogger("recsys.access")
 
 
-def create_app(recommender: Recommender | None = None) -> Flask:
-    """The WSGI application, answering from `recommender` or else from the bundle that RECSYS_BUNDLE names."""
+def create_app(recommender: Recommender | None = None, handlers: Handlers | None = None) -> Flask:
+    """The WSGI application: of `handlers`, of a `recommender` alone, or else of the bundle that RECSYS_BUNDLE names and
+    the event store of RECSYS_STORE.
+    """
     _log_to_stderr_unless_configured()
-    handlers = Handlers(recommender) if recommender else Handlers.from_bundle(os.environ.get("RECSYS_BUNDLE"))
+    if handlers is None:
+        handlers = Handlers(recommender) if recommender else _handlers_from_environment()
     app = Flask("serve", static_folder=None)
+    app.extensions["shelftalk"] = handlers
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(_start)
+    app.before_request(handlers.start)  # a server that forks has one follower a worker, not one that it forked from
     app.after_request(_finish)
     app.register_error_handler(Exception, _problem)
+    app.url_map.merge_slashes = False  # a user's id may hold any of them
     _add_routes(app, handlers)
+    _add_event_routes(app, handlers)
     return app
+
+
+def _handlers_from_environment() -> Handlers:
+    return Handlers.from_bundle(os.environ.get("RECSYS_BUNDLE"), os.environ.get("RECSYS_STORE"))
 
 
 def _add_routes(app: Flask, handlers: Handlers) -> None:
@@ -60,19 +71,36 @@ def _add_routes(app: Flask, handlers: Handlers) -> None:
         return _json(handlers.ready())
 
 
+def _add_event_routes(app: Flask, handlers: Handlers) -> None:
+    @app.post("/events")
+    def events() -> Response:
+        return _json({"request_id": g.request_id} | handlers.take_events(request.get_data(cache=False)))
+
+    @app.delete("/users/<path:user>")
+    def forget(user: str) -> Response:
+        return _json({"request_id": g.request_id} | handlers.forget(user))
+
+
 def _start() -> None:
     g.request_id = uuid.uuid4().hex
     g.started = time.perf_counter()
 
 
 def _finish(response: Response) -> Response:
-    """No list may be cached: the next click changes it. The log shows the path only: the query says who the user is."""
+    """No list may be cached: the next click changes it. The log shows the path only, and of one that names a user the
+    pattern: who the user is is nobody's business.
+    """
     response.headers["Cache-Control"] = "no-store"
     level = logging.DEBUG if request.path in PROBES else logging.INFO
     milliseconds = (time.perf_counter() - g.started) * 1000
     line = "%s %r %d %.1f ms request_id=%r"
-    logger.log(level, line, request.method, request.path, response.status_code, milliseconds, g.request_id)
+    logger.log(level, line, request.method, _logged_path(), response.status_code, milliseconds, g.request_id)
     return response
+
+
+def _logged_path() -> str:
+    rule = request.url_rule
+    return rule.rule if rule is not None and rule.arguments else request.path
 
 
 def _problem(error: Exception) -> Response:
@@ -81,7 +109,7 @@ def _problem(error: Exception) -> Response:
         return _routing_problem(error)
     problem = problem_of(error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("%s %r failed request_id=%s", request.method, request.path, g.request_id, exc_info=error)
+        logger.error("%s %r failed request_id=%s", request.method, _logged_path(), g.request_id, exc_info=error)
     return _problem_response(problem)
 
 

@@ -24,6 +24,7 @@ from recsys.command_options import events as _events
 from recsys.command_options import file as _file
 from recsys.command_options import read_data as _read
 from recsys.command_options import settings_options as _settings_options
+from recsys.command_options import store as _store
 from recsys.threads import limit_threads, num_cpus
 from recsys.tune_command import tune
 
@@ -193,6 +194,7 @@ def evaluate(
 @click.option("--n", default=50, show_default=True, help="Length of the lists, where a request names none.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors, at most 2.")
 @click.option("--bundle-version", "version", metavar="V", help="Default: the promoted version.")
+@_store
 def batch(
     bundle: Path,
     requests: Path | None,
@@ -201,14 +203,17 @@ def batch(
     n: int,
     workers: int | None,
     version: str | None,
+    store: str | None,
 ) -> None:
     """Answer a file of requests, or all users, into Parquet."""
     limit_threads(1)
     if (requests is None) == (users is None):
         raise click.UsageError("give either --requests FILE or --users all|FILE")
     from recsys.batch import run_batch
+    from recsys.stores.opening import NO_STORE
 
-    done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version)
+    url = None if store is None or store.strip().lower() in ("", NO_STORE) else store
+    done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version, store=url)
     _log.info(
         "%d lists (%d of them kept from an earlier run), %d rows, to %s in %.1f s",
         done.num_requests, done.num_kept, done.num_rows, out, done.seconds,
@@ -220,13 +225,21 @@ def batch(
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors.")
-def serve(bundle: Path, host: str, port: int, workers: int | None) -> None:
-    """Answer HTTP requests from the promoted version."""
+@_store
+def serve(bundle: Path, host: str, port: int, workers: int | None, store: str | None) -> None:
+    """Answer HTTP requests from the promoted version.
+
+    Events are kept in the store: by default the SQLite file store.sqlite in the bundle folder.
+    """
     limit_threads(1)
     from recsys.gunicorn_app import GunicornApp, check_host
+    from recsys.stores.opening import check_store
 
     check_host(host)
     os.environ["RECSYS_BUNDLE"] = str(bundle.resolve())
+    if store is not None:
+        check_store(store)
+        os.environ["RECSYS_STORE"] = store
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # gunicorn has its own way to end
     GunicornApp(host, port, workers or num_cpus()).run()
 
@@ -254,10 +267,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str] | None) -> int:
     """The exit code of a command; what is unexpected passes through and ends with a traceback and 1."""
-    from recsys.errors import ShelftalkError
+    from recsys.errors import ShelftalkError, StoreError
 
     try:
         code = cli.main(arguments, prog_name="recsys", standalone_mode=False)
+    except StoreError as error:
+        return _fail(str(error), EXIT_FAILED)
     except ShelftalkError as error:
         return _fail(str(error), EXIT_BAD_INPUT)
     except click.ClickException as error:

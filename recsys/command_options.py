@@ -22,6 +22,13 @@ file = click.Path(dir_okay=False, path_type=Path)
 data = click.option("--data", type=FOLDER, required=True, help="Folder with the tables items and events.")
 events = click.option("--events", metavar="LIST", help="Comma list: only these event types count.")
 
+store = click.option(
+    "--store",
+    metavar="URL",
+    envvar="RECSYS_STORE",
+    help='Event store: a path or postgresql://USER:PASSWORD@HOST/NAME; "none" for none. Default: RECSYS_STORE.',
+)
+
 
 def settings_options(command: _Command) -> _Command:
     """`--settings FILE` and `--set KEY=VALUE`."""

@@ -28,6 +28,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc]
             "preload_app": True,
             "control_socket_disable": True,
             "limit_request_line": 8190,
+            "post_worker_init": _start_following,
         }
         super().__init__()
 
@@ -40,6 +41,11 @@ class GunicornApp(BaseApplication):  # type: ignore[misc]
     def load(self) -> Any:
         """Called by gunicorn: the WSGI application."""
         return import_app(APPLICATION)
+
+
+def _start_following(worker: Any) -> None:
+    """Catch up with the event store before the first request comes."""
+    worker.wsgi.extensions["shelftalk"].start()
 
 
 def check_host(host: str) -> None:

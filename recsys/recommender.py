@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,15 @@ from features.tables import AVAILABLE, TITLE, BoolArray
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from recsys.errors import RequestError
-from recsys.model import OTHER_KINDS, Chain, FittedModel
-from recsys.requests import BARE_ID, HistoryEvent, Recommendation, RecommendedItem, Request
+from recsys.live_popularity import LivePopularity
+from recsys.model import Chain, FittedModel
+from recsys.request_history import HistoryReader, KnownHistory, StoreReader, Triple
+from recsys.requests import HistoryEvent, Recommendation, RecommendedItem, Request
 from recsys.retrieval.merge import Candidates
+from recsys.retrieval.popularity import PopularitySource
 from recsys.scoring import CHUNK, candidates_with_features
 
 SCORE_DIGITS = 6
-Triple = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class _History:
     as_of: float
     unknown: int
     known_user: bool
+    degraded: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,20 @@ class Recommender:
     """Answers requests from a fitted model. It holds no state between requests, so it can be shared by threads.
 
     `clock` gives the time of a request that names none: the newest known event by default, `time.time` in service.
+    `store` adds to the histories of the bundle what came since, and `popularity` what is taken now, for requests
+    without a history and without a time of their own.
     """
 
-    def __init__(self, model: FittedModel, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        model: FittedModel,
+        clock: Callable[[], float] | None = None,
+        store: StoreReader | None = None,
+        popularity: LivePopularity | None = None,
+    ) -> None:
         self.model = model
+        self._popularity = popularity
+        self._reader = HistoryReader(model, store)
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
         self._id_order = model.catalogue.items.places
@@ -70,9 +84,15 @@ class Recommender:
         self._mask = lru_cache(maxsize=256)(self._compute_mask)
 
     @classmethod
-    def live(cls, model: FittedModel) -> Recommender:
+    def live(
+        cls, model: FittedModel, store: StoreReader | None = None, popularity: LivePopularity | None = None
+    ) -> Recommender:
         """A recommender for service: a request without a time is for now."""
-        return cls(model, time.time)
+        return cls(model, time.time, store, popularity)
+
+    def close(self) -> None:
+        """Give the connections of the event store back, where there is one."""
+        self._reader.close()
 
     def recommend(self, request: Request) -> Recommendation:
         """The list for one request; RequestError names the parameter that can't be used."""
@@ -147,6 +167,10 @@ class Recommender:
         order = table[list(matrix.names)].abs().mean().sort_values(ascending=False, kind="stable").index
         return table[["item_id", "title", "score", *order]]
 
+    def kind_weight(self, kind: str) -> float:
+        """What an event of this name counts for; 0 for those that are nothing a user did."""
+        return 0.0 if kind in self.model.settings.events.ignored else self._reader.kind_weight(kind)
+
     def _excludes_seen(self, request: Request) -> bool:
         return self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
 
@@ -175,7 +199,18 @@ class Recommender:
         per_source = self.model.settings.retrieval.per_source
         mask = None if allowed.all() else allowed
         chain = self.chain(requests[0])
-        return candidates_with_features(chain.sources, chain.features, built, per_source, blocked, mask)
+        fallback = self._fallback(requests, histories)
+        sources: tuple[Any, ...] = tuple(
+            fallback if source.name == fallback.name else source for source in chain.sources
+        )
+        return candidates_with_features(sources, chain.features, built, per_source, blocked, mask)
+
+    def _fallback(self, requests: list[Request], histories: list[_History]) -> PopularitySource:
+        """What is popular: now, where all the requests are for now and have nothing else to go by."""
+        asked = zip(requests, histories, strict=True)
+        if self._popularity is None or any(r.at is not None or len(h.events[0]) for r, h in asked):
+            return self.model.fallback
+        return self._popularity.source
 
     def _list(
         self,
@@ -196,7 +231,9 @@ class Recommender:
         if len(items) < request.n:
             lowest = float(scores[pairs[-1]]) if len(pairs) else 0.0
             items += self._tail(request, history, found.pairs.item_rows[pairs], lowest, allowed)
-        return Recommendation(request.request_id, request.user, strategy, reason, tuple(items), history.unknown)
+        return Recommendation(
+            request.request_id, request.user, strategy, reason, tuple(items), history.unknown, history.degraded
+        )
 
     def _tail(
         self, request: Request, history: _History, listed: npt.NDArray[np.int64], lowest: float, allowed: BoolArray
@@ -204,7 +241,7 @@ class Recommender:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
         one = self._build([history])
         blocked = ItemSets.of([np.concatenate([self._hidden(request, history), listed])])
-        top = self.model.fallback.scores(one)[""].top(request.n - len(listed), blocked, allowed)
+        top = self._fallback([request], [history]).scores(one)[""].top(request.n - len(listed), blocked, allowed)
         return [
             self._item(int(row), len(listed) + k, round(lowest - 1e-3 * k, SCORE_DIGITS), (self.model.fallback.name,))
             for k, row in enumerate(top.item_rows, start=1)
@@ -241,12 +278,12 @@ class Recommender:
         known; a request without a time is for the moment after its newest event, if that is later than the clock.
         """
         as_of = self._clock() if request.at is None else request.at
-        known_user = request.user is not None and request.user in self.model.users
-        unknown = 0
         if request.history is None:
-            events = self._stored_history(request.user if known_user else None, as_of)
+            known = self._reader.read(request.user, as_of, strict=request.at is not None)
         else:
             events, unknown = self._own_history(request.history, as_of, strict=request.at is not None)
+            known = KnownHistory(events, request.user is not None and request.user in self.model.users, unknown)
+        events, unknown = known.events, known.unknown
         if request.recent:
             events, missing = self._with_recent(events, request.recent, as_of)
             unknown += missing
@@ -254,7 +291,8 @@ class Recommender:
             as_of = float(events[1][-1]) + 1.0
         limit = self.model.settings.events.history_limit
         newest = (events[0][-limit:], events[1][-limit:], events[2][-limit:])
-        return _History(newest, events[0], as_of if self._has_clock else np.nan, unknown, known_user)
+        moment = as_of if self._has_clock else np.nan
+        return _History(newest, events[0], moment, unknown, known.known_user, known.degraded)
 
     @property
     def _has_clock(self) -> bool:
@@ -271,21 +309,11 @@ class Recommender:
             orders = np.array(stamps, np.float64)
         else:
             orders = np.arange(len(history), dtype=np.float64) - len(history) + (as_of if self._has_clock else 0.0)
-        weights = np.array([self._kind_weight(event.event) for event in history], np.float32)
+        weights = np.array([self._reader.kind_weight(event.event) for event in history], np.float32)
         known = rows >= 0
         usable = known & (orders < as_of) if strict and self._has_clock else known
         order = np.lexsort((rows[usable], orders[usable]))
         return (rows[usable][order], orders[usable][order], weights[usable][order]), int((~known).sum())
-
-    def _stored_history(self, user: str | None, as_of: float) -> Triple:
-        stored = self.model.histories
-        if user is None:
-            return np.empty(0, np.int64), np.empty(0), np.empty(0, np.float32)
-        row = self.model.users.row(user)
-        span = slice(int(stored.indptr[row]), int(stored.indptr[row + 1]))
-        rows, times, weights = stored.item_rows[span].astype(np.int64), stored.times[span], stored.weights[span]
-        stop = int(np.searchsorted(times, as_of, side="left")) if stored.has_clock else len(times)
-        return rows[:stop], times[:stop], weights[:stop]
 
     def _with_recent(self, events: Triple, recent: tuple[str, ...], as_of: float) -> tuple[Triple, int]:
         """`recent` as moments of their own behind the newest event, a second apart, up to the time of the list if that
@@ -299,11 +327,6 @@ class Recommender:
         added = (known, orders, np.ones(len(known), np.float32))
         joined = tuple(np.concatenate([old, new]) for old, new in zip(events, added, strict=True))
         return (joined[0], joined[1], joined[2]), int(len(recent) - len(known))
-
-    def _kind_weight(self, kind: str) -> float:
-        """The weight that training gave the event type; a bare id counts as the strongest."""
-        weights = self.model.kind_weights
-        return 1.0 if kind == BARE_ID else float(weights.get(kind, weights.get(OTHER_KINDS, 1.0)))
 
     def _build(self, histories: list[_History]) -> Histories:
         rows, orders, weights = zip(*(h.events for h in histories), strict=True) if histories else ((), (), ())

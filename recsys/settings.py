@@ -27,6 +27,7 @@ from features.interactions import EventSettings
 from features.reading import DataSettings
 from ranking.lambdamart import LambdaMartSettings
 from recsys.retrieval.wiring import SOURCES, RetrievalSettings
+from recsys.stores.settings import StoreSettings
 from recsys.windows import ExampleSettings
 
 PREFIX = "RECSYS_"
@@ -63,6 +64,7 @@ class Settings(base.Settings):
     examples: ExampleSettings = ExampleSettings()
     lambdamart: LambdaMartSettings = LambdaMartSettings()
     serve: ServeSettings = ServeSettings()
+    store: StoreSettings = StoreSettings()
 
 
 def load_settings(

@@ -49,8 +49,8 @@ def request_from_body(body: bytes, request_id: str, limits: ServeSettings) -> Re
 
 
 def answer_document(recommendation: Recommendation, bundle: str) -> dict[str, Any]:
-    """What `/recommend` answers."""
-    return {
+    """What `/recommend` answers; `degraded` and its reason are there where the event store could not be asked."""
+    document = {
         "user": recommendation.user,
         "request_id": recommendation.request_id,
         "bundle": bundle,
@@ -68,6 +68,9 @@ def answer_document(recommendation: Recommendation, bundle: str) -> dict[str, An
             for item in recommendation.items
         ],
     }
+    if recommendation.degraded:
+        document |= {"degraded": True, "degraded_reason": recommendation.degraded}
+    return document
 
 
 def json_bytes(document: Mapping[str, Any]) -> bytes:
