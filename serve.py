@@ -44,6 +44,7 @@ def create_app(recommender: Recommender | None = None, handlers: Handlers | None
     app.url_map.merge_slashes = False  # a user's id may hold any of them
     _add_routes(app, handlers)
     _add_event_routes(app, handlers)
+    _add_item_routes(app, handlers)
     return app
 
 
@@ -79,6 +80,20 @@ def _add_event_routes(app: Flask, handlers: Handlers) -> None:
     @app.delete("/users/<path:user>")
     def forget(user: str) -> Response:
         return _json({"request_id": g.request_id} | handlers.forget(user))
+
+
+def _add_item_routes(app: Flask, handlers: Handlers) -> None:
+    @app.put("/items/<path:item_id>")
+    def put_item(item_id: str) -> Response:
+        return _json({"request_id": g.request_id} | handlers.put_item(item_id, request.get_data(cache=False)))
+
+    @app.post("/items")
+    def put_items() -> Response:
+        return _json({"request_id": g.request_id} | handlers.put_items(request.get_data(cache=False)))
+
+    @app.delete("/items/<path:item_id>")
+    def delete_item(item_id: str) -> Response:
+        return _json({"request_id": g.request_id} | handlers.delete_item(item_id))
 
 
 def _start() -> None:

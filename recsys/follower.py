@@ -65,6 +65,15 @@ class Follower:
             self._thread.join()
         self._thread = None
 
+    def inform(self, popularity: LivePopularity) -> None:
+        """Tell another `popularity`, of a model that is about to answer, what is taken now."""
+        if self._sequence is not None:
+            popularity.update(self.counters.popularity(time.time()))
+
+    def follow(self, popularity: LivePopularity) -> None:
+        """Keep this one up to date from now on."""
+        self._popularity = popularity
+
     def step(self) -> None:
         """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
         now = time.time()

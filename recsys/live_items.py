@@ -27,7 +27,6 @@ from features.pair import PairValues
 from features.room import Room
 from features.row_changes import RowChanges
 from features.tables import AVAILABLE, ITEM_ID, Catalogue, IdIndex
-from recsys.errors import BundleError
 from recsys.item_documents import Document, ItemColumns
 from recsys.model import FittedModel, RepeatModel
 
@@ -48,11 +47,12 @@ class ItemChange:
 class ItemEditor:
     """Makes models with changed items out of `base`, a model as it was loaded, and of models made here before.
 
-    `encoder` reads texts as the model's own did; None for a model without text. For one thread at a time; the models
-    are immutable and may be used by others meanwhile.
+    `encoder` reads texts as the model's own did; without one (`why_no_text` says why, "" for a model without text) an
+    item is as if it had none. For one thread at a time; the models are immutable and may be used by others meanwhile.
     """
 
-    def __init__(self, base: FittedModel, encoder: ServingEncoder | None) -> None:
+    def __init__(self, base: FittedModel, encoder: ServingEncoder | None, why_no_text: str = "") -> None:
+        self.why_no_text = why_no_text
         self._base = base
         self._encoder = encoder
         self._room = Room()
@@ -63,7 +63,7 @@ class ItemEditor:
         return ItemColumns.of(self._base.catalogue)
 
     def with_items(self, model: FittedModel, changes: Sequence[ItemChange]) -> FittedModel:
-        """`model` after the changes, of which the last of an item counts. BundleError where its texts can't be read.
+        """`model` after the changes, of which the last of an item counts.
 
         What does not change costs nothing; otherwise at 100,000 items some 20 ms, and what the encoder takes for each
         text that is new.
@@ -133,7 +133,8 @@ class ItemEditor:
 
     def _encoded(self, texts: Sequence[str]) -> F32:
         if self._encoder is None:
-            raise BundleError(f"bundle {self._base.bundle_version} holds no encoder that could read the items' texts")
+            _log.warning("%d items are taken without their texts: %s", len(texts), self.why_no_text or "no encoder")
+            return np.zeros((len(texts), self._base.features.pairs.embeddings.shape[1]), np.float32)
         return on_grid(self._encoder.encode(texts), items=True)
 
     def _catalogue(self, catalogue: Catalogue, made: RowChanges) -> Catalogue:

@@ -25,7 +25,7 @@ class LivePopularity:
         counts = np.expm1(base.values.astype(np.float64))
         total = counts.sum()
         self._prior = prior * counts / total if total > 0 else np.zeros(len(counts))
-        self._id_order = np.argsort(np.argsort(items.ids, kind="stable"), kind="stable")
+        self._id_order = items.places
 
     def update(self, counts: Mapping[str, float]) -> None:
         """Let the items' live event weights count; items that the catalogue lacks are left out."""

@@ -21,7 +21,6 @@ from features.numpy_encoder import load_numpy_encoder
 from features.tables import Catalogue, Dataset, IdIndex
 from handmade import NUM_ITEMS, handmade_model
 from recsys.bundle import load_bundle, save_bundle
-from recsys.errors import BundleError
 from recsys.item_documents import ItemColumns
 from recsys.live_items import ItemChange, ItemEditor
 from recsys.manifest import plain
@@ -321,11 +320,12 @@ class TestGoneItems:
         assert not encoder.read
 
 
-def test_without_an_encoder_text_is_refused_and_the_rest_works() -> None:
+def test_without_an_encoder_items_come_without_text(caplog: pytest.LogCaptureFixture) -> None:
     model = handmade_model()
     editor = ItemEditor(model, None)
-    with pytest.raises(BundleError, match="no encoder"):
-        editor.with_items(model, [ItemChange("new", {"title": "text"})])
+    changed = editor.with_items(model, [ItemChange("new", {"title": "text"})])
+    assert "taken without their texts" in caplog.text
+    assert "new" in listed(changed, Request(n=20))
     document = document_of(model, "i03") | {"available": False}
     assert "i03" not in listed(editor.with_items(model, [ItemChange("i03", document)]), Request(n=20))
 

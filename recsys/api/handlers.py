@@ -4,44 +4,40 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recsys.api.events import Refused, read_events, verdicts_document
+from recsys.api.items import check_item_id, read_item, read_items
 from recsys.api.schemas import answer_document, request_from_body, request_from_query
-from recsys.bundle import load_bundle
 from recsys.errors import BundleError, RequestError, StoreError
-from recsys.follower import Follower
-from recsys.live import LiveCounters
-from recsys.live_popularity import LivePopularity
-from recsys.model import FittedModel
+from recsys.item_documents import Document
 from recsys.recommender import Recommender
-from recsys.request_history import StoreReader
 from recsys.requests import Request
+from recsys.serving import Serving
 from recsys.settings import ServeSettings, load_settings
 from recsys.stores.base import MAX_ID_BYTES, EventStore
 from recsys.stores.opening import NO_STORE, open_later, url_or_default
 from recsys.stores.settings import StoreSettings
-from recsys.threads import limit_threads
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """The calls. Nothing here changes after start-up, so any number of threads may share it.
+    """The calls, for any number of threads. What they answer from is `serving`'s, or a `recommender` that stays.
 
-    Without a `recommender` the calls that need one raise BundleError with `why_not_ready`; without a `store` those that
-    need it raise StoreError.
+    Where there is neither, or no bundle, the calls that need one raise BundleError; without a `store` those that need
+    it raise StoreError.
     """
 
     recommender: Recommender | None
     why_not_ready: str = ""
     store: EventStore | None = None
     store_settings: StoreSettings = field(default_factory=StoreSettings)
-    follower: Follower | None = None
+    serving: Serving | None = None
 
     @classmethod
     def from_bundle(cls, bundle: str | None, store_url: str | None = None) -> Handlers:
@@ -55,34 +51,17 @@ class Handlers:
         settings = load_settings().store
         url = url_or_default(store_url, Path(bundle) if bundle else None)
         store = open_later(url, settings) if url else None
-        try:
-            return cls._following(_load(bundle), store, settings)
-        except BundleError as error:
-            logger.error("not ready, answering 503: %s", error)  # noqa: TRY400  (the text says it all; a traceback adds nothing)
-            return cls(None, str(error), store, settings)
-
-    @classmethod
-    def _following(cls, model: FittedModel, store: EventStore | None, settings: StoreSettings) -> Handlers:
-        if store is None:
-            recommender, follower = Recommender.live(model), None
-        else:
-            reader = StoreReader(store, settings)
-            popularity = LivePopularity(model.fallback, model.catalogue.items, settings.live_prior)
-            recommender = Recommender.live(model, reader, popularity)
-            counters = LiveCounters(recommender.kind_weight, settings.live_hours, settings.live_events)
-            follower = Follower(store, reader, counters, popularity)
-        _warm_up(recommender)
-        return cls(recommender, "", store, settings, follower)
+        return cls(None, "", store, settings, Serving(Path(bundle) if bundle else None, store, settings))
 
     def start(self) -> None:
-        """Begin to follow the store, in every process that answers; calling it again does nothing."""
-        if self.follower is not None:
-            self.follower.start()
+        """Begin to follow bundles and store, in every process that answers; calling it again does nothing."""
+        if self.serving is not None:
+            self.serving.start()
 
     def close(self) -> None:
         """Stop following, and give the store's connections back."""
-        if self.follower is not None:
-            self.follower.stop()
+        if self.serving is not None:
+            self.serving.stop()
         if self.store is not None:
             self.store.close()
 
@@ -91,8 +70,12 @@ class Handlers:
         return {"status": "ok"}
 
     def ready(self) -> dict[str, Any]:
-        """`GET /readyz`: a verified bundle is loaded."""
-        return {"status": "ready", "bundle": self._recommender().model.bundle_version}
+        """`GET /readyz`: a verified bundle is loaded; `refused` says why the promoted one is not, where an older one
+        goes on.
+        """
+        answer = {"status": "ready", "bundle": self._recommender().model.bundle_version}
+        refused = self.serving.refused if self.serving else ""
+        return answer | {"refused": refused} if refused else answer
 
     def recommend(self, query: bytes, request_id: str) -> dict[str, Any]:
         """`GET /recommend`, from the raw query string."""
@@ -112,16 +95,47 @@ class Handlers:
             raise RequestError(reading.rows[0].parameter, reading.rows[0].reason)
         events = reading.events
         verdicts = store.append(events)
-        known = None
-        if self.recommender is not None:
-            known = self.recommender.model.catalogue.items.rows([event.item_id for event in events]) >= 0
-        return verdicts_document(reading, verdicts, known)
+        try:
+            items = self._recommender().model.catalogue.items
+        except BundleError:
+            return verdicts_document(reading, verdicts, None)
+        return verdicts_document(reading, verdicts, items.rows([event.item_id for event in events]) >= 0)
 
     def forget(self, user_id: str) -> dict[str, Any]:
         """`DELETE /users/ID`: the user's events are removed, and what bundles know of the user is hidden."""
         if not user_id.strip() or "\0" in user_id or "\ufffd" in user_id or len(user_id.encode()) > MAX_ID_BYTES:
             raise RequestError("user", f"the user must be text in UTF-8, of at most {MAX_ID_BYTES} bytes")
         return {"user": user_id, "removed_events": self._store().forget(user_id, time.time())}
+
+    def put_item(self, item_id: str, body: bytes) -> dict[str, Any]:
+        """`PUT /items/ID`: durable, and in the next answer of this worker, when it returns."""
+        document = read_item(body)
+        return self._put({check_item_id(item_id): document}, {}) | {"item_id": item_id}
+
+    def put_items(self, body: bytes) -> dict[str, Any]:
+        """`POST /items`: all of them or, where one can't be used, none."""
+        documents, names = read_items(body)
+        return self._put(documents, names)
+
+    def delete_item(self, item_id: str) -> dict[str, Any]:
+        """`DELETE /items/ID`: in no later answer of this worker; `known` says whether there was such an item."""
+        serving, store = self._serving(), self._store()
+        known = check_item_id(item_id) in serving.snapshot.recommender.model.catalogue.items
+        store.delete_item(item_id)
+        serving.catch_up()
+        return {"bundle": serving.snapshot.version, "item_id": item_id, "known": known}
+
+    def _put(self, documents: Mapping[str, Document], names: Mapping[str, str]) -> dict[str, Any]:
+        serving, store = self._serving(), self._store()
+        serving.check(documents, names)
+        store.put_items(documents)
+        serving.catch_up()
+        return {"bundle": serving.snapshot.version, "stored": len(documents)}
+
+    def _serving(self) -> Serving:
+        if self.serving is None:
+            raise StoreError("this service was started without a bundle folder, so it takes no items")
+        return self.serving
 
     def _answer(
         self, read: Callable[[bytes, str, ServeSettings], Request], given: bytes, request_id: str
@@ -138,19 +152,9 @@ class Handlers:
         return self.store
 
     def _recommender(self) -> Recommender:
+        """Taken once a request: a newer one may come at any moment."""
+        if self.serving is not None:
+            return self.serving.snapshot.recommender
         if self.recommender is None:
             raise BundleError(self.why_not_ready)
         return self.recommender
-
-
-def _load(bundle: str | None) -> FittedModel:
-    if not bundle:
-        raise BundleError("no bundle is set: use `recsys serve --bundle DIR`, or set RECSYS_BUNDLE to that folder")
-    limit_threads(1)
-    return load_bundle(Path(bundle))
-
-
-def _warm_up(recommender: Recommender) -> None:
-    """Answer once, so that the first visitor does not pay for what is made and read from the disk at first use."""
-    one_item = tuple(recommender.model.catalogue.items.ids[:1])
-    recommender.recommend(Request(history=(), recent=one_item))
