@@ -25,6 +25,7 @@ from recsys.command_options import file as _file
 from recsys.command_options import read_data as _read
 from recsys.command_options import settings_options as _settings_options
 from recsys.command_options import store as _store
+from recsys.events_command import events
 from recsys.threads import limit_threads, num_cpus
 from recsys.tune_command import tune
 
@@ -256,6 +257,7 @@ def settings(file: Path | None, assignments: Sequence[str]) -> None:
 
 cli.add_command(tune)
 cli.add_command(bundles)
+cli.add_command(events)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

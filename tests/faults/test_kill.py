@@ -1,0 +1,223 @@
+"""`kill -9` while events stream in: every acknowledged event is there once after the restart. Run by `make faults`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from handmade import handmade_model
+from postgres import new_database, own_server
+from recsys.bundle import save_bundle
+from recsys.stores.settings import StoreSettings
+from recsys.stores.sql import SqlEventStore
+
+pytestmark = pytest.mark.faults
+BATCH = 20
+SENDERS = 3
+
+
+class Service:
+    """`recsys serve` with two workers on a port of its own, which can be killed and started again."""
+
+    def __init__(self, bundle: Path, url: str, **settings: object) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        names = {f"RECSYS_STORE__{key.upper()}": str(value) for key, value in settings.items()}
+        self._environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | names
+        self._command = [
+            sys.executable, "-m", "recsys", "serve", "--bundle", str(bundle), "--store", url,
+            "--port", str(self.port), "--workers", "2",
+        ]  # fmt: skip
+        self._log = bundle.parent / "serve.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        for _ in range(600):
+            if self.ask("GET", "/readyz")[0] == 200:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"the service did not start: {self._log.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """Master and workers at once, as a machine that is switched off does."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def workers(self) -> list[int]:
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, object]]:
+        """(status, document); (0, {}) where no answer came."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError):
+            return 0, {}
+        finally:
+            connection.close()
+
+
+class Stream:
+    """Threads that send batches of events of their own until they are told to stop; unanswered ones are sent again."""
+
+    def __init__(self, service: Service) -> None:
+        self.acknowledged: set[str] = set()
+        self._service = service
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(SENDERS)]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            for thread in self._threads:
+                thread.join()
+
+    def _send(self, number: int) -> None:
+        batch = 0
+        while not self._stopping.is_set():
+            ids = [f"{number}-{batch}-{k}" for k in range(BATCH)]
+            rows = [{"user_id": f"u{number}", "item_id": "i05", "event_id": event_id} for event_id in ids]
+            status, answer = self._service.ask("POST", "/events", rows)
+            if status == 200:
+                assert answer["rejected"] == 0
+                self.acknowledged.update(ids)
+                batch += 1
+            else:
+                assert status in (0, 503), answer
+                time.sleep(0.02)
+
+
+def stored_ids(url: str) -> list[str]:
+    store = SqlEventStore.open(url, StoreSettings(max_history=10**9))
+    found = []
+    after = 0
+    while (changes := store.changes(after)).sequence > after:
+        found += [event.event_id for _, event in changes.events]
+        after = changes.sequence
+    store.close()
+    return found
+
+
+def check(stream: Stream, url: str) -> None:
+    found = stored_ids(url)
+    assert len(stream.acknowledged) > 10 * BATCH, "too little was sent to prove anything"
+    assert stream.acknowledged <= set(found)
+    assert len(found) == len(set(found))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    save_bundle(handmade_model(), tmp_path / "bundles")
+    return tmp_path / "bundles"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield str(tmp_path / "events.sqlite")
+    else:
+        with new_database(request.getfixturevalue("postgres_url")) as made:
+            yield made
+
+
+def test_the_whole_service_is_killed(bundle: Path, url: str) -> None:
+    service = Service(bundle, url)
+    stream = Stream(service)
+    service.start()
+    try:
+        with stream.running():
+            for _ in range(3):
+                time.sleep(1.5)
+                service.kill()
+                service.start()
+            time.sleep(1.0)
+    finally:
+        service.kill()
+    check(stream, url)
+
+
+def test_workers_are_killed(bundle: Path, url: str) -> None:
+    service = Service(bundle, url)
+    stream = Stream(service)
+    service.start()
+    try:
+        with stream.running():
+            for _ in range(4):
+                time.sleep(1.0)
+                os.kill(service.workers()[0], signal.SIGKILL)
+            time.sleep(2.0)
+    finally:
+        service.kill()
+    check(stream, url)
+
+
+def test_the_database_is_stopped_and_started(bundle: Path) -> None:
+    """Lists go on, marked; events are refused and sent again; afterwards all is as it was."""
+    with own_server() as server:
+        service = Service(bundle, server.url, write_timeout=2, retry_after=0.2)
+        stream = Stream(service)
+        service.start()
+        try:
+            with stream.running():
+                time.sleep(1.5)
+                server.stop()
+                time.sleep(0.5)
+                status, answer = service.ask("POST", "/events", {"user_id": "ann", "item_id": "i07"})
+                assert status == 503, answer
+                for _ in range(5):
+                    began = time.monotonic()
+                    status, answer = service.ask("GET", "/recommend?user=ann&n=3")
+                    assert (status, answer.get("degraded"), len(answer["items"])) == (200, True, 3)  # type: ignore[arg-type]
+                    assert time.monotonic() - began < 1.0
+                server.start()
+                time.sleep(2.0)
+                status, answer = service.ask("GET", "/recommend?user=ann&n=3")
+                assert (status, answer.get("degraded")) == (200, None)
+                before = len(stream.acknowledged)
+                time.sleep(1.0)
+                assert len(stream.acknowledged) > before
+        finally:
+            service.kill()
+        check(stream, server.url)
+
+
+def test_the_service_starts_before_its_database(bundle: Path) -> None:
+    with own_server() as server:
+        server.stop()
+        service = Service(bundle, server.url, write_timeout=2, retry_after=0.2)
+        service.start()
+        try:
+            event = {"user_id": "ann", "item_id": "i07", "event_id": "e"}
+            assert service.ask("POST", "/events", event)[0] == 503
+            server.start()
+            assert service.ask("POST", "/events", event)[0] == 200
+            assert service.ask("POST", "/events", event)[1]["duplicate"] == 1
+        finally:
+            service.kill()
