@@ -1,4 +1,4 @@
-"""Bundles swapped and items put while two workers answer: no failed request, all workers follow. Run by `make faults`."""
+"""Bundles swapped and items put while two workers answer: no failed request, all follow. Run by `make faults`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from test_kill import Service
 
 from handmade import handmade_model
 from recsys.bundle import promote, rollback, save_bundle
-from test_kill import Service
 
 pytestmark = pytest.mark.faults
 ASKERS = 4
