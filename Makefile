@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 BUNDLE ?= bundles
 DATA ?= data/ifdb_interactive_fiction
-BENCHMARKS := $(wildcard benchmarks/*.py)
+BENCH_ITEMS ?= 10000 100000
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 # The first Python that runs and fits pyproject.toml. A name on the PATH alone proves nothing: version managers leave dead ones.
@@ -41,9 +41,9 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## run the measurements in benchmarks/
-	@test -n "$(BENCHMARKS)" || echo "benchmarks/ has no program yet"
-	@for program in $(BENCHMARKS); do echo "== $$program" && $(BIN)/python $$program || exit 1; done
+bench: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## measure answers from the bundle, and from one scaled up to 100,000 items
+	@$(BIN)/python benchmarks/recommend_latency.py --bundle $(BUNDLE)
+	@$(BIN)/python benchmarks/latency_by_size.py --bundle $(BUNDLE) --items $(BENCH_ITEMS)
 
 quality: $(VENV)/.installed-dev  ## run all data sets (data/, QUALITY_DATA) and write docs/quality.md; hours, resumable; QUALITY_ARGS
 	@PYTHONPATH=benchmarks:$$PYTHONPATH $(BIN)/python -W ignore -m quality $(QUALITY_ARGS)

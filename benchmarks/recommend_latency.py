@@ -107,12 +107,13 @@ def timed(path: str, case: str, ask: Callable[[Request], object], requests: Sequ
 
 
 @contextmanager
-def service(bundle: Path) -> Iterator[tuple[int, int]]:
-    """`recsys serve` with one worker on a free loopback port, once it is ready: (process id, port)."""
+def service(bundle: Path, workers: int = 1) -> Iterator[tuple[int, int]]:
+    """`recsys serve` on a free loopback port, once it is ready: (process id, port)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "recsys", "serve", "--bundle", str(bundle), "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "recsys", "serve", "--bundle", str(bundle), "--port", str(port)]
+    command += ["--workers", str(workers)]
     # The access log would only measure the terminal.
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -74,7 +75,7 @@ class ItemFeatures:
             numbers=changes.written(self.numbers, numbers),
         )
 
-    @property
+    @cached_property
     def untouched(self) -> BoolArray:
         """(n_items,) bool: nobody has taken it, as far as is known."""
         return np.asarray(self.popularity[:, -1] == 0)

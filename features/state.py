@@ -51,6 +51,8 @@ def load_state(kind: type[T], folder: Path) -> T:
             loaded[field.name] = sp.csr_matrix(parts, shape=tuple(value["csr_shape"]), copy=False)
         elif field.name in values:
             loaded[field.name] = tuple(value) if isinstance(value, list) else value
+        elif field.default_factory is not dataclasses.MISSING and not (folder / f"{field.name}.npy").exists():
+            continue  # written before the field was there
         else:
             loaded[field.name] = _read_array(folder / f"{field.name}.npy")
     return kind(**loaded)

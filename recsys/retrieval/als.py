@@ -5,7 +5,7 @@ from their history, and items that nobody has touched get factors from their tex
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -18,6 +18,7 @@ from features.histories import Histories
 from features.row_changes import RowChanges
 from features.settings import Settings
 from recsys.retrieval.base import FitData
+from recsys.retrieval.nearest import NO_INDEX, NONE_MOVED, Bytes, Ints, Nearest, build_index, nearest, with_moved
 from recsys.retrieval.projection import mapped, project_factors, with_text
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 
@@ -44,7 +45,8 @@ class AlsSettings(Settings):
 class AlsSource:
     """`item_factors` (n_items, factors) float32 on the item grid, divided by `largest_norm`; `gram` (factors,
     factors) float64, that of the items with events; `projection` (embedding_size, factors) float32 maps text
-    embeddings to item factors, (0, factors) where there is nothing to learn it from.
+    embeddings to item factors, (0, factors) where there is nothing to learn it from; `index` is what `build_index` made
+    of the item factors then; `moved`: see `Nearest`.
     """
 
     name: ClassVar[str] = "als"
@@ -56,6 +58,8 @@ class AlsSource:
     regularization: float
     half_life: float | None
     history_limit: int
+    index: Bytes = field(default_factory=lambda: NO_INDEX, repr=False, kw_only=True)
+    moved: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
 
     @classmethod
     def fit(cls, data: FitData, settings: AlsSettings) -> Self:
@@ -78,6 +82,7 @@ class AlsSource:
             settings.regularization,
             settings.half_life[0],
             settings.history_limit,
+            index=build_index(factors, data.seed),
         )
 
     def project(self, embeddings: F32) -> F32:
@@ -95,7 +100,9 @@ class AlsSource:
         values = self.project(changes.embeddings)
         taken = ~changes.untouched
         values[taken] = self.item_factors[changes.rows[taken]]
-        return dataclasses.replace(self, item_factors=changes.placed(self.item_factors, values))
+        factors = changes.placed(self.item_factors, values)
+        moved = with_moved(self.moved, changes, self.item_factors, factors)
+        return dataclasses.replace(self, item_factors=factors, moved=moved)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """Predicted preference (about 0..1), from the history decayed by `half_life`, and undecayed."""
@@ -109,7 +116,12 @@ class AlsSource:
         norms = np.linalg.norm(vectors, axis=1)
         safe = np.where(norms > 0, norms, 1.0)
         queries = on_grid((vectors / safe[:, None]).astype(np.float32), items=False)
-        return InnerProductScores(queries, self.item_factors, (safe * self.largest_norm).astype(np.float32))
+        scale = (safe * self.largest_norm).astype(np.float32)
+        return InnerProductScores(queries, self.item_factors, scale, nearest=self._nearest)
+
+    @cached_property
+    def _nearest(self) -> Nearest | None:
+        return nearest(self.index, self.moved)
 
     def fold_in(self, histories: Histories, half_life: float | None) -> npt.NDArray[np.float64]:
         """User vectors (n, factors): the least-squares step of ALS for the history's items, zero for an empty

@@ -20,6 +20,10 @@ HALF_LIVES: tuple[float | None, ...] = (None, 5.0, 2.0, 0.7)
 """Half-lives in moments (None: no decay) that `train` chooses from, per source, on a held-out window."""
 
 
+_SORTED = 8
+"""With so many items a column, sorting the columns takes less time than a pass over all items."""
+
+
 @dataclass(frozen=True)
 class ItemItemSource:
     """`weights` (n_items, n_items) CSR float32: row = an item of the history, column = the item it speaks for."""
@@ -53,13 +57,24 @@ class ItemItemSource:
         rows, num_items = asked[1][0], self.weights.shape[1]
         flat, place = flat_rows(self.weights, rows)
         data, columns = self.weights.data[flat], self.weights.indices[flat]
-        known = np.flatnonzero(np.bincount(columns, minlength=num_items))
+        known, position = _distinct(columns, num_items)
         sums = []
         for own, weights in asked:
             full = np.zeros(len(rows), np.float32)
             full[np.isin(rows, own)] = weights  # all ways keep the history's order
-            sums.append(np.bincount(columns, data * full[place], num_items)[known].astype(np.float32))
+            sums.append(np.bincount(position, data * full[place], len(known)).astype(np.float32))
         return known, sums
+
+
+def _distinct(columns: IntArray, num_items: int) -> tuple[IntArray, IntArray]:
+    """The distinct `columns`, ascending, and where each is among them: by sorting where they are few of many items."""
+    if _SORTED * len(columns) < num_items:
+        known, position = np.unique(columns, return_inverse=True)
+        return known, position
+    known = np.flatnonzero(np.bincount(columns, minlength=num_items))
+    places = np.zeros(num_items, np.int64)
+    places[known] = np.arange(len(known))
+    return known, places[columns]
 
 
 def empty_weights(num_items: int) -> sp.csr_matrix:

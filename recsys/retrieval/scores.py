@@ -18,6 +18,7 @@ import numpy.typing as npt
 from features.item_sets import ItemSets
 from features.runs import Pairs, ends
 from features.tables import BoolArray, IntArray
+from recsys.retrieval.nearest import FEW_ALLOWED, Nearest
 
 F32 = npt.NDArray[np.float32]
 MAX_KEPT = 2_000_000
@@ -97,7 +98,8 @@ class SparseScores:
 @dataclass(frozen=True)
 class InnerProductScores:
     """Scores `scale * queries @ items.T`, both on their grid; a zero query has no opinion. `own_rows`, where given, are
-    the only items that `top` may offer, and `own_items` their vectors.
+    the only items that `top` may offer, and `own_items` their vectors. `nearest`, where given, proposes what `top`
+    looks at, in catalogues too large to look at everything.
     """
 
     queries: F32
@@ -105,6 +107,7 @@ class InnerProductScores:
     scale: F32
     own_rows: IntArray | None = None
     own_items: F32 | None = None
+    nearest: Nearest | None = None
 
     @cached_property
     def _products(self) -> dict[int, F32]:
@@ -113,6 +116,8 @@ class InnerProductScores:
 
     def top(self, n: int, blocked: ItemSets, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`."""
+        if self.nearest is not None:
+            return self._nearest_top(self.nearest, n, blocked, allowed)
         num_items = len(self.items)
         rows = np.arange(num_items) if self.own_rows is None else self.own_rows
         place = None if self.own_rows is None else _places(self.own_rows, num_items)
@@ -130,6 +135,24 @@ class InnerProductScores:
             values[hidden_to_all] = -np.inf
             best = best_columns(values, None, n)
             best = rows[best[values[best] > -np.inf]]
+            items.append(best)
+            queries.append(np.full(len(best), row))
+        return Top(_joined(queries), _joined(items))
+
+    def _nearest_top(self, index: Nearest, n: int, blocked: ItemSets, allowed: BoolArray | None) -> Top:
+        """The best of what the index proposes. One history at a time, so that none depends on the others."""
+        few = None if allowed is None else np.flatnonzero(allowed)
+        queries, items = [], []
+        for row in np.flatnonzero(self.queries.any(axis=1)).tolist():
+            seen, query = blocked.row(row), self.queries[row]
+            if few is not None and len(few) <= FEW_ALLOWED:
+                rows = few
+            else:
+                later = np.concatenate([index.moved, np.arange(index.num_items, len(self.items))])
+                later = later if allowed is None else later[allowed[later]]
+                rows = np.union1d(index.propose(query, n + len(seen), allowed), later)
+            rows = rows[~np.isin(rows, seen)]
+            best = best_columns(self.items[rows] @ query, rows, n)
             items.append(best)
             queries.append(np.full(len(best), row))
         return Top(_joined(queries), _joined(items))

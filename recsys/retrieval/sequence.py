@@ -7,7 +7,7 @@ of torch is loaded to serve, and a history is computed alone, so that its list d
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,6 +18,7 @@ from features.grid import on_grid
 from features.histories import Histories
 from features.row_changes import RowChanges
 from recsys.retrieval.base import FitData
+from recsys.retrieval.nearest import NO_INDEX, NONE_MOVED, Bytes, Ints, Nearest, build_index, nearest, with_moved
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 from recsys.retrieval.sequence_settings import SequenceSettings
 
@@ -35,7 +36,7 @@ class SequenceSource:
     (text_size, size). The other arrays are the layers', the bias being the last row of each matrix and the norms'
     gains folded into what follows: `attend` (layers, size + 1, 3 size), `joined` (layers, size + 1, size), `wide`
     (layers, size + 1, 4 size), `narrow` (layers, 4 size + 1, size), `gap_bias` (layers, heads, max_tokens + 1),
-    `norm` (2, size).
+    `norm` (2, size). `index` is what `build_index` made of the vectors then; `moved`: see `Nearest`.
     """
 
     name: ClassVar[str] = "sequence"
@@ -49,6 +50,8 @@ class SequenceSource:
     narrow: npt.NDArray[np.float32]
     gap_bias: npt.NDArray[np.float32]
     norm: npt.NDArray[np.float32]
+    index: Bytes = field(default_factory=lambda: NO_INDEX, repr=False, kw_only=True)
+    moved: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
 
     @classmethod
     def fit(cls, data: FitData, settings: SequenceSettings) -> Self:
@@ -59,7 +62,9 @@ class SequenceSource:
         if network is None:
             return cls._silent(data.num_items, settings)
         ids, projection = network.parts(data.matrix.indices)
-        return cls(*_gridded(ids, projection, data.embeddings), ids, projection, *_layers(network))
+        vectors, largest = _gridded(ids, projection, data.embeddings)
+        index = build_index(vectors, data.seed)
+        return cls(vectors, largest, ids, projection, *_layers(network), index=index)
 
     @classmethod
     def _silent(cls, num_items: int, settings: SequenceSettings) -> Self:
@@ -79,7 +84,9 @@ class SequenceSource:
         if not len(self.text_projection):
             return self
         vectors, largest = _gridded(self.ids, self.text_projection, embeddings)
-        return dataclasses.replace(self, vectors=vectors, largest_norm=largest)
+        return dataclasses.replace(
+            self, vectors=vectors, largest_norm=largest, index=build_index(vectors, 0), moved=NONE_MOVED
+        )
 
     def with_rows(self, changes: RowChanges) -> Self:
         """See `features.row_changes`: a new item is its text alone; longer vectors are cut to norm 1."""
@@ -91,9 +98,9 @@ class SequenceSource:
         vectors /= self.largest_norm
         longest = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1.0)
         values = on_grid(vectors / longest, items=True)
-        return dataclasses.replace(
-            self, vectors=changes.placed(self.vectors, values), ids=changes.placed(self.ids, ids)
-        )
+        placed = changes.placed(self.vectors, values)
+        moved = with_moved(self.moved, changes, self.vectors, placed)
+        return dataclasses.replace(self, vectors=placed, ids=changes.placed(self.ids, ids), moved=moved)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The logit of each item as the next one."""
@@ -106,9 +113,13 @@ class SequenceSource:
         safe = np.where(norms > 0, norms, 1.0)
         queries = on_grid(states / safe[:, None], items=False)
         scale = (safe * self.largest_norm).astype(np.float32)
-        if len(self._known) == len(self.vectors):
-            return {"": InnerProductScores(queries, self.vectors, scale)}
+        if self._nearest is not None or len(self._known) == len(self.vectors):
+            return {"": InnerProductScores(queries, self.vectors, scale, nearest=self._nearest)}
         return {"": InnerProductScores(queries, self.vectors, scale, self._known, self._known_vectors)}
+
+    @cached_property
+    def _nearest(self) -> Nearest | None:
+        return nearest(self.index, self.moved)
 
     @cached_property
     def _known(self) -> npt.NDArray[np.int64]:

@@ -124,8 +124,8 @@ def _loss(network: Network, batch: Batch, drawn: I64, num_items: int, id_dropout
     asked = np.flatnonzero(batch.targets.ravel() >= 0)
     wanted = batch.targets.ravel()[asked]
     rows = torch.from_numpy(np.concatenate([batch.items.ravel(), wanted, drawn]))
-    parts = (batch.items.size, len(wanted), len(drawn))
-    tokens, positives, negatives = network.vectors(rows, id_dropout).split(parts)
+    parts = [batch.items.size, len(wanted), len(drawn)]
+    tokens, positives, negatives = torch.split(network.vectors(rows, id_dropout), parts)
     states = network(tokens.view(*batch.items.shape, -1), torch.from_numpy(batch.moments)).flatten(0, 1)
     same = torch.from_numpy(wanted)[:, None] == torch.from_numpy(drawn)[None]
     return sampled_loss(states[torch.from_numpy(asked)], positives, negatives, same, num_items)

@@ -1,0 +1,118 @@
+"""An index of item vectors for catalogues that are too large to score every item: faiss's inverted lists over 8-bit
+codes (Johnson, Douze and Jegou 2019).
+
+It only proposes items; their scores are then computed exactly from the vectors themselves. A largest inner product is
+found as a smallest distance: one more coordinate brings all items to one length (Bachrach et al. 2014). Without it the
+lists are found by direction alone, and long vectors, which score best, are missed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.row_changes import RowChanges
+from features.tables import BoolArray
+
+F32 = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+NONE_MOVED: Ints = np.empty(0, np.int64)
+NO_INDEX: Bytes = np.empty(0, np.uint8)
+EXACT_ITEMS = 50_000
+"""Up to so many items all are scored: two milliseconds for 384 numbers each, and nothing is missed."""
+FEW_ALLOWED = 20_000
+"""Where a filter leaves no more than this, all of them are scored: the lists looked into might hold none of them."""
+_PROBED_SHARE = 0.06
+_POINTS_PER_LIST = 40
+_ITERATIONS = 8
+_BLOCK = 16_384
+
+
+def build_index(vectors: F32, seed: int) -> Bytes:
+    """The index of `vectors` (n_items, size) float32 of norm <= 1 as bytes, `NO_INDEX` for few items.
+
+    Bytes are what a bundle holds; `Nearest` reads them in place, so that workers share the pages of one file.
+    """
+    n, size = vectors.shape
+    if n <= EXACT_ITEMS or not vectors.any():
+        return NO_INDEX
+    faiss = _faiss()
+    lists, width = round(4 * math.sqrt(n)), size + _more(size)
+    index = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatL2(width), width, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2
+    )
+    index.cp.niter, index.cp.seed, index.cp.max_points_per_centroid = _ITERATIONS, seed + 1, _POINTS_PER_LIST
+    sample = np.random.default_rng(seed).permutation(n)[: lists * _POINTS_PER_LIST]
+    index.train(_lengthened(vectors[np.sort(sample)]))
+    for start in range(0, n, _BLOCK):  # a lengthened copy of a million vectors would take gigabytes
+        index.add(_lengthened(vectors[start : start + _BLOCK]))
+    return np.asarray(faiss.serialize_index(index), np.uint8)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """An index that `build_index` has made, in use; `moved` are items whose vectors are not those it was made of."""
+
+    data: Bytes
+    moved: Ints = field(default_factory=lambda: NONE_MOVED)
+
+    @cached_property
+    def _index(self) -> Any:
+        faiss = _faiss()
+        # The reader's memory must live as long as the index: `data` is a field, so it does.
+        return faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(self.data), self.data.size))
+
+    @property
+    def num_items(self) -> int:
+        """Items in the index: rows from here on came later."""
+        return int(self._index.ntotal)
+
+    def propose(self, query: F32, n: int, allowed: BoolArray | None) -> npt.NDArray[np.int64]:
+        """Up to `n` rows of indexed items, most probably those with the largest inner products with the unit vector
+        `query` (size,); `allowed` (n_items,) bool leaves out the rest.
+        """
+        faiss = _faiss()
+        asked = np.append(query, np.zeros(_more(len(query)), np.float32))[None]
+        parameters = faiss.SearchParametersIVF(nprobe=max(8, round(_PROBED_SHARE * self._index.nlist)))
+        if allowed is not None:
+            bits = np.packbits(allowed[: self.num_items], bitorder="little")
+            parameters.sel = faiss.IDSelectorBitmap(bits)
+        _, rows = self._index.search(asked, n, params=parameters)
+        return np.asarray(rows[0][rows[0] >= 0], np.int64)
+
+
+def nearest(data: Bytes, moved: Ints = NONE_MOVED) -> Nearest | None:
+    """The index to use, None where all items are to be scored."""
+    return Nearest(data, moved) if len(data) else None
+
+
+def with_moved(moved: Ints, changes: RowChanges, before: F32, after: F32) -> Ints:
+    """`moved` and the rows there were before whose vectors the changes made others."""
+    old = changes.rows[~changes.new]
+    return np.union1d(moved, old[(before[old] != after[old]).any(axis=1)]).astype(np.int64)
+
+
+def _faiss() -> Any:
+    """The library, without the types that its wrapper gives it wrongly; small catalogues never load it."""
+    import faiss
+
+    return faiss
+
+
+def _lengthened(vectors: F32) -> F32:
+    """The vectors with `_more` coordinates, the first of which brings them all to norm 1."""
+    out = np.zeros((len(vectors), vectors.shape[1] + _more(vectors.shape[1])), np.float32)
+    out[:, : vectors.shape[1]] = vectors
+    out[:, vectors.shape[1]] = np.sqrt(np.maximum(1 - (vectors * vectors).sum(axis=1), 0.0))
+    return out
+
+
+def _more(size: int) -> int:
+    """Coordinates to add: one, and zeros up to a multiple of 16, without which faiss's fast loops are not used."""
+    return 16 - size % 16
