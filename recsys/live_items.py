@@ -62,6 +62,12 @@ class ItemEditor:
         """What an item may say of itself."""
         return ItemColumns.of(self._base.catalogue)
 
+    def prepare(self) -> None:
+        """Look through the catalogue now, for what the first change would else have to wait for: a second at 100,000
+        items.
+        """
+        _ = (self.columns, self._attributes, self._affinities)
+
     def with_items(self, model: FittedModel, changes: Sequence[ItemChange]) -> FittedModel:
         """`model` after the changes, of which the last of an item counts.
 

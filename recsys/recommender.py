@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +16,7 @@ from features.builder import FeatureMatrix
 from features.histories import Histories
 from features.item_sets import ItemSets
 from features.tables import AVAILABLE, TITLE, BoolArray
+from features.weak_cache import cached_method
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from recsys.errors import RequestError
@@ -81,7 +81,7 @@ class Recommender:
         self._id_order = model.catalogue.items.places
         self._titles = model.catalogue.frame[TITLE].array
         self._available: BoolArray = model.catalogue.frame[AVAILABLE].to_numpy(bool)
-        self._mask = lru_cache(maxsize=256)(self._compute_mask)
+        self._mask = cached_method(self._compute_mask, maxsize=256)
 
     @classmethod
     def live(

@@ -183,6 +183,8 @@ class Serving:
         before = self._snapshot
         model = load_bundle(folder.parent, folder.name)
         editor = ItemEditor(model, *_encoder(folder, model))
+        if self._store is not None:
+            editor.prepare()
         made = Snapshot(*self._answering(model), editor)
         if before is not None and self._store is not None:  # at the start the items may come a moment later
             made = self._caught_up(made, self._store)

@@ -5,10 +5,12 @@ worker are in the answers of all.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,6 +209,22 @@ class TestItems:
         assert time.monotonic() - started < 1.0
         two.stop()
         other.close()
+
+    def test_what_nobody_answers_from_any_more_is_freed_at_once(self, client: FlaskClient) -> None:
+        """Left to the garbage collector, dozens of models would pile up between its rounds."""
+        handlers: Handlers = client.application.extensions["shelftalk"]
+        assert handlers.serving is not None
+        gc.collect()
+        gc.disable()
+        try:
+            client.put("/items/new", json=DOCUMENT)
+            client.get("/recommend?recent=i03&filter=colour:red")
+            recommender = weakref.ref(handlers.serving.snapshot.recommender)
+            model = weakref.ref(handlers.serving.snapshot.recommender.model)
+            client.put("/items/newer", json=DOCUMENT)
+            assert eventually(lambda: recommender() is None and model() is None)
+        finally:
+            gc.enable()
 
 
 class TestBundles:
