@@ -162,7 +162,7 @@ class _Job:
     @cached_property
     def recommender(self) -> Recommender:
         """What this process answers from, if it answers at all."""
-        return recommender_of(self.model, self.snapshot)
+        return recommender_of(self.model, self.snapshot, self.bundle)
 
     def close(self) -> None:
         """Give the store's connections back."""
@@ -211,7 +211,7 @@ def _start_worker(bundle: Path, version: str, reader: RequestReader, snapshot: S
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(1)
-    _worker.append((recommender_of(load_bundle(bundle, version, verify=False), snapshot), reader))
+    _worker.append((recommender_of(load_bundle(bundle, version, verify=False), snapshot, bundle), reader))
 
 
 def _end_with_parent() -> None:

@@ -15,9 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.errors import EncoderError
-from features.numpy_encoder import ServingEncoder, load_numpy_encoder
-from recsys.bundle import ENCODER, load_bundle, version_folder
+from recsys.bundle import load_bundle, version_folder
 from recsys.errors import BundleError, StoreError
 from recsys.follower import Follower
 from recsys.item_documents import Document
@@ -28,12 +26,11 @@ from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.requests import Request
+from recsys.stored_items import ITEMS_AT_A_TIME, load_editor
 from recsys.stores.base import EventStore
 from recsys.stores.settings import StoreSettings
 from recsys.threads import limit_threads
 
-_ITEMS_AT_A_TIME = 100
-"""Item changes that make a snapshot together at most: the first ones need not wait for the embeddings of the last."""
 _RETRY_SECONDS = 60.0
 """A version that could not be loaded is tried again after so long; another one at once."""
 _logger = logging.getLogger(__name__)
@@ -182,7 +179,7 @@ class Serving:
         """All that takes long happens before the new snapshot is shown."""
         before = self._snapshot
         model = load_bundle(folder.parent, folder.name)
-        editor = ItemEditor(model, *_encoder(folder, model))
+        editor = load_editor(folder, model)
         if self._store is not None:
             editor.prepare()
         made = Snapshot(*self._answering(model), editor)
@@ -201,7 +198,7 @@ class Serving:
 
     def _caught_up(self, snapshot: Snapshot, store: EventStore) -> Snapshot:
         """`snapshot` and all later item changes; those that make it up to now are shown on the way."""
-        while changes := store.items_since(snapshot.applied, _ITEMS_AT_A_TIME):
+        while changes := store.items_since(snapshot.applied, ITEMS_AT_A_TIME):
             before = snapshot.recommender.model
             model = snapshot.editor.with_items(before, [ItemChange(c.item_id, c.document) for c in changes])
             applied = changes[-1].sequence
@@ -227,17 +224,6 @@ class Serving:
 
     def _kind_weight(self, kind: str) -> float:
         return self._snapshot.recommender.kind_weight(kind) if self._snapshot else 1.0
-
-
-def _encoder(folder: Path, model: FittedModel) -> tuple[ServingEncoder | None, str]:
-    """What reads new texts as the bundle's model did, or why there is nothing that could."""
-    if not model.features.pairs.embeddings.shape[1]:
-        return None, ""
-    try:
-        return load_numpy_encoder(folder / ENCODER, model.settings.encoder.max_tokens), ""
-    except EncoderError as error:
-        _logger.warning("bundle %s: no item with a new text can be taken: %s", folder.name, error)
-        return None, f"no item can be taken: {error}"
 
 
 def _warm_up(recommender: Recommender) -> None:

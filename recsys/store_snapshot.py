@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.settings import load_settings
+from recsys.stored_items import with_stored_items
 from recsys.stores.opening import open_store
 
 _PATIENCE = 60.0
@@ -36,16 +38,19 @@ class StoreSnapshot:
         finally:
             store.close()
 
-    def recommender(self, model: FittedModel) -> Recommender:
-        """Answers for the moment after the newest event of bundle and store, unless a request says otherwise; raises
-        StoreError rather than leave out what is stored.
+    def recommender(self, model: FittedModel, root: Path) -> Recommender:
+        """From `model`, of a version in `root`, with the items of the store. It answers for the moment after the newest
+        event of bundle and store, unless a request says otherwise, and raises StoreError rather than leave out what is
+        stored.
         """
         settings = load_settings().store.model_copy(update={"read_timeout": _PATIENCE})
-        reader = StoreReader(open_store(self.url, settings), settings, up_to=self.number, required=True)
+        store = open_store(self.url, settings)
+        model = with_stored_items(model, root / model.bundle_version, store, self.number)
+        reader = StoreReader(store, settings, up_to=self.number, required=True)
         newest = max(model.trained_until, self.time or 0.0)
         return Recommender(model, lambda: newest + 1.0, reader)
 
 
-def recommender_of(model: FittedModel, snapshot: StoreSnapshot | None) -> Recommender:
-    """What a job answers from, with or without a store."""
-    return Recommender(model) if snapshot is None else snapshot.recommender(model)
+def recommender_of(model: FittedModel, snapshot: StoreSnapshot | None, root: Path) -> Recommender:
+    """What a job answers from, with or without a store, of a model of the bundles in `root`."""
+    return Recommender(model) if snapshot is None else snapshot.recommender(model, root)

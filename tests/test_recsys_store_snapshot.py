@@ -16,6 +16,7 @@ from recsys.errors import StoreError
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.requests import Request
+from recsys.serving import Serving
 from recsys.stores.base import Event
 from recsys.stores.sql import SqlEventStore
 
@@ -64,6 +65,23 @@ def test_without_a_time_it_is_the_moment_after_the_newest_event(
         bundle, out, requests=requests_file(tmp_path / "r.jsonl", ["ann"]), n=12, store=str(tmp_path / "events.sqlite")
     )
     assert "i05" not in set(pd.read_parquet(out)["item_id"])
+
+
+def test_items_that_were_put_or_deleted_are_as_in_the_service(
+    bundle: Path, store: SqlEventStore, tmp_path: Path
+) -> None:
+    store.put_items({"new": {"title": "new", "price": 4}})
+    store.delete_item("i04")
+    requests = requests_file(tmp_path / "r.jsonl", ["ann", "new"], at=AFTER + 10)
+    out = tmp_path / "lists.parquet"
+    run_batch(bundle, out, requests=requests, n=12, store=str(tmp_path / "events.sqlite"))
+    found = pd.read_parquet(out)
+    live = Serving(bundle, store).snapshot.recommender
+    for number, user in enumerate(["ann", "new"]):
+        listed = found.loc[found["request_id"] == str(number), "item_id"].tolist()
+        assert listed == [item.item_id for item in live.recommend(Request(user=user, n=12, at=AFTER + 10)).items]
+        assert "new" in listed
+        assert "i04" not in listed
 
 
 def test_processes_answer_as_one_does(bundle: Path, store: SqlEventStore, tmp_path: Path) -> None:
