@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from recsys.model import FittedModel, RepeatModel
 F32 = npt.NDArray[np.float32]
 _MOST_CHUNKS = 64
 """Pieces that a column of strings may be in before it is put together."""
+_SMALL_CHUNK = 1000
+"""Rows of a piece that is cheap to copy."""
 _log = logging.getLogger(__name__)
 
 
@@ -210,10 +213,16 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _whole(column: pd.Series) -> pd.Series:
-    """The same column; strings, of which every change makes more pieces, are put together now and then."""
+    """The same column; strings, of which every change makes more pieces, are put together now and then: the small
+    pieces, as the large ones are memory that workers share, and all only where that does not help.
+    """
     if column.dtype != "str":
         return column
     strings = pa.array(column)
     if not isinstance(strings, pa.ChunkedArray) or strings.num_chunks <= _MOST_CHUNKS:
         return column
-    return pd.Series(strings.combine_chunks(), dtype=column.dtype)
+    runs = [list(run) for _, run in groupby(strings.chunks, key=lambda chunk: len(chunk) > _SMALL_CHUNK)]
+    pieces = [piece for run in runs for piece in (run if len(run[0]) > _SMALL_CHUNK else [pa.concat_arrays(run)])]
+    if len(pieces) > _MOST_CHUNKS // 2:
+        pieces = [pa.concat_arrays(strings.chunks)]
+    return pd.Series(pa.chunked_array(pieces), dtype=column.dtype)
