@@ -53,6 +53,7 @@ class Follower:
             return
         with self._starting:
             if self._process != os.getpid() or self._thread is None or not self._thread.is_alive():
+                self._reader.followed = True
                 self._process = os.getpid()
                 self._stopping.clear()
                 self._thread = threading.Thread(target=self._follow, name="store-follower", daemon=True)
@@ -64,6 +65,7 @@ class Follower:
         if self._thread is not None and self._process == os.getpid():
             self._thread.join()
         self._thread = None
+        self._reader.followed = False
 
     def step(self) -> None:
         """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
@@ -115,4 +117,5 @@ class Follower:
                 away = True
             else:
                 away = False
+                self._reader.back()
             self._stopping.wait(self._settings.poll_seconds)
