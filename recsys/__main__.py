@@ -27,7 +27,6 @@ from recsys.command_options import read_data as _read
 from recsys.command_options import settings_options as _settings_options
 from recsys.command_options import store as _store
 from recsys.events_command import events
-from recsys.stores.opening import given_url
 from recsys.threads import limit_threads, num_cpus
 from recsys.tune_command import tune
 
@@ -108,6 +107,7 @@ def train(
     before = current_version(bundle)
     try:
         from recsys.settings import load_settings
+        from recsys.stores.opening import given_url
 
         settings = load_settings(file, assignments)
         check_writable(bundle)
@@ -239,6 +239,7 @@ def batch(
     if (requests is None) == (users is None):
         raise click.UsageError("give either --requests FILE or --users all|FILE")
     from recsys.batch import run_batch
+    from recsys.stores.opening import given_url
 
     url = given_url(store)
     done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version, store=url)
