@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 
 from recsys.errors import StoreError
 from recsys.live import HOUR, LiveCounters
@@ -22,17 +23,21 @@ _logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Feeds `counters` and `popularity` from the store, and tells `reader` who was forgotten. `start` it in each
-    process that answers; `step` does one round by hand.
+    """Feeds `counters` and `popularities` (one a model) from the store, and tells `reader` who was forgotten. `start`
+    it in each process that answers; `step` does one round by hand.
     """
 
     def __init__(
-        self, store: EventStore, reader: StoreReader, counters: LiveCounters, popularity: LivePopularity | None = None
+        self,
+        store: EventStore,
+        reader: StoreReader,
+        counters: LiveCounters,
+        popularities: Sequence[LivePopularity] = (),
     ) -> None:
         self.counters = counters
         self._store = store
         self._reader = reader
-        self._popularity = popularity
+        self._popularities = tuple(popularities)
         self._settings: StoreSettings = reader.settings
         self._sequence: int | None = None
         self._unpublished = False
@@ -92,8 +97,9 @@ class Follower:
         if time.monotonic() - self._published_at < due:
             return
         self.counters.expire(now)
-        if self._popularity is not None:
-            self._popularity.update(self.counters.popularity(now))
+        counts = self.counters.popularity(now) if self._popularities else {}
+        for popularity in self._popularities:
+            popularity.update(counts)
         self._published_at = time.monotonic()
         self._unpublished = False
 

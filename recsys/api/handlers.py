@@ -70,7 +70,7 @@ class Handlers:
             popularity = LivePopularity(model.fallback, model.catalogue.items, settings.live_prior)
             recommender = Recommender.live(model, reader, popularity)
             counters = LiveCounters(recommender.kind_weight, settings.live_hours, settings.live_events)
-            follower = Follower(store, reader, counters, popularity)
+            follower = Follower(store, reader, counters, [popularity])
         _warm_up(recommender)
         return cls(recommender, "", store, settings, follower)
 
