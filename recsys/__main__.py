@@ -20,6 +20,7 @@ import click
 
 from recsys.bundle_commands import BUNDLE, bundles
 from recsys.command_options import data as _data
+from recsys.command_options import event_names
 from recsys.command_options import events as _events
 from recsys.command_options import file as _file
 from recsys.command_options import read_data as _read
@@ -30,6 +31,7 @@ from recsys.threads import limit_threads, num_cpus
 from recsys.tune_command import tune
 
 if TYPE_CHECKING:
+    from features.tables import Dataset
     from recsys.model import FittedModel
     from recsys.settings import Settings
 
@@ -84,21 +86,32 @@ def validate(data: Path, rejected: Path | None, file: Path | None, assignments: 
 @BUNDLE
 @click.option("--no-promote", is_flag=True, help="Write the version, but leave CURRENT as it is.")
 @_events
+@_store
 @_settings_options
 def train(
-    data: Path, bundle: Path, no_promote: bool, events: str | None, file: Path | None, assignments: Sequence[str]
+    data: Path,
+    bundle: Path,
+    no_promote: bool,
+    events: str | None,
+    store: str | None,
+    file: Path | None,
+    assignments: Sequence[str],
 ) -> None:
-    """Train a model, write it as a new version and promote it."""
+    """Train a model, write it as a new version and promote it.
+
+    With a store its events are learned from too, and what forgotten users did before is not.
+    """
     limit_threads(num_cpus())
     from recsys.versions import check_writable, current_version
 
     before = current_version(bundle)
     try:
         from recsys.settings import load_settings
+        from recsys.stores.opening import given_url
 
         settings = load_settings(file, assignments)
         check_writable(bundle)
-        summary = _train(data, bundle, settings, events, promote=not no_promote)
+        summary = _train(data, bundle, settings, events, given_url(store), promote=not no_promote)
     except KeyboardInterrupt:
         after = current_version(bundle)
         click.echo(f"interrupted; {'nothing' if after == before else after} was promoted", err=True)
@@ -106,8 +119,10 @@ def train(
     click.echo(summary)
 
 
-def _train(data: Path, bundle: Path, settings: Settings, events: str | None, promote: bool) -> str:
+def _train(data: Path, bundle: Path, settings: Settings, events: str | None, store: str | None, promote: bool) -> str:
     dataset = _read(data, settings, events)
+    if store is not None:
+        dataset = _with_store(dataset, store, event_names(events))
     limit_threads(settings.threads)
     from recsys.bundle import save_bundle
     from recsys.training import train
@@ -115,6 +130,19 @@ def _train(data: Path, bundle: Path, settings: Settings, events: str | None, pro
     model = train(dataset, settings)
     version = save_bundle(model, bundle, promote, rejected=dataset.rejected)
     return _summary(model, bundle, version, promote)
+
+
+def _with_store(dataset: Dataset, url: str, only: Sequence[str] | None) -> Dataset:
+    from recsys.stored_training import with_stored_events
+    from recsys.stores.opening import open_store
+
+    store = open_store(url)
+    try:
+        joined, unknown = with_stored_events(dataset, store, only)
+    finally:
+        store.close()
+    _log.info("%s: %d events with those of the store; %d of unknown items", store.name, len(joined.events), unknown)
+    return joined
 
 
 def _summary(model: FittedModel, bundle: Path, version: str, promoted: bool) -> str:
@@ -211,9 +239,9 @@ def batch(
     if (requests is None) == (users is None):
         raise click.UsageError("give either --requests FILE or --users all|FILE")
     from recsys.batch import run_batch
-    from recsys.stores.opening import NO_STORE
+    from recsys.stores.opening import given_url
 
-    url = None if store is None or store.strip().lower() in ("", NO_STORE) else store
+    url = given_url(store)
     done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version, store=url)
     _log.info(
         "%d lists (%d of them kept from an earlier run), %d rows, to %s in %.1f s",

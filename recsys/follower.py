@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 
 from recsys.errors import StoreError
 from recsys.live import HOUR, LiveCounters
@@ -22,17 +23,21 @@ _logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Feeds `counters` and `popularity` from the store, and tells `reader` who was forgotten. `start` it in each
-    process that answers; `step` does one round by hand.
+    """Feeds `counters` and `popularities` (one a model) from the store, and tells `reader` who was forgotten. `start`
+    it in each process that answers; `step` does one round by hand.
     """
 
     def __init__(
-        self, store: EventStore, reader: StoreReader, counters: LiveCounters, popularity: LivePopularity | None = None
+        self,
+        store: EventStore,
+        reader: StoreReader,
+        counters: LiveCounters,
+        popularities: Sequence[LivePopularity] = (),
     ) -> None:
         self.counters = counters
         self._store = store
         self._reader = reader
-        self._popularity = popularity
+        self._popularities = tuple(popularities)
         self._settings: StoreSettings = reader.settings
         self._sequence: int | None = None
         self._unpublished = False
@@ -53,6 +58,7 @@ class Follower:
             return
         with self._starting:
             if self._process != os.getpid() or self._thread is None or not self._thread.is_alive():
+                self._reader.followed = True
                 self._process = os.getpid()
                 self._stopping.clear()
                 self._thread = threading.Thread(target=self._follow, name="store-follower", daemon=True)
@@ -64,15 +70,16 @@ class Follower:
         if self._thread is not None and self._process == os.getpid():
             self._thread.join()
         self._thread = None
+        self._reader.followed = False
 
     def inform(self, popularity: LivePopularity) -> None:
         """Tell another `popularity`, of a model that is about to answer, what is taken now."""
         if self._sequence is not None:
             popularity.update(self.counters.popularity(time.time()))
 
-    def follow(self, popularity: LivePopularity) -> None:
-        """Keep this one up to date from now on."""
-        self._popularity = popularity
+    def follow(self, *popularities: LivePopularity) -> None:
+        """Keep these up to date from now on, and no others."""
+        self._popularities = popularities
 
     def step(self) -> None:
         """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
@@ -99,8 +106,9 @@ class Follower:
         if time.monotonic() - self._published_at < due:
             return
         self.counters.expire(now)
-        if self._popularity is not None:
-            self._popularity.update(self.counters.popularity(now))
+        counts = self.counters.popularity(now) if self._popularities else {}
+        for popularity in self._popularities:
+            popularity.update(counts)
         self._published_at = time.monotonic()
         self._unpublished = False
 
@@ -124,4 +132,5 @@ class Follower:
                 away = True
             else:
                 away = False
+                self._reader.back()
             self._stopping.wait(self._settings.poll_seconds)

@@ -37,7 +37,8 @@ class KnownHistory:
 @dataclass
 class StoreReader:
     """Asks the store for histories, but not while it is known to be away: a failure costs one request its time-out,
-    and after that one request in `retry_after` seconds. `up_to` (None: now) reads the store as it was at that number.
+    and after that one request in `retry_after` seconds, or none where it is `followed`: who follows the store then says
+    when it is `back`. `up_to` (None: now) reads the store as it was at that number.
     Where the store is `required`, a failure is the caller's StoreError.
 
     `forgotten` are the users that others have told it of, with the times before which nothing may be known: they stay
@@ -48,6 +49,7 @@ class StoreReader:
     settings: StoreSettings = field(default_factory=StoreSettings)
     up_to: int | None = None
     required: bool = False
+    followed: bool = False
     forgotten: dict[str, float] = field(default_factory=dict)
     _why_away: str = ""
     _asked_again_at: float = 0.0
@@ -57,7 +59,7 @@ class StoreReader:
         """(what the store holds of the user, "") or (what is left without it, why it can't be asked)"""
         if not self._why_away:
             return self._ask(user, before)
-        if time.monotonic() >= self._asked_again_at and self._probing.acquire(blocking=False):
+        if not self.followed and time.monotonic() >= self._asked_again_at and self._probing.acquire(blocking=False):
             try:
                 return self._ask(user, before)
             finally:
@@ -75,10 +77,14 @@ class StoreReader:
             self._asked_again_at = time.monotonic() + self.settings.retry_after
             self._why_away = str(error)
             return self._without(user)
+        self.back()
+        return found, ""
+
+    def back(self) -> None:
+        """The store has answered: ask it from now on."""
         if self._why_away:
             _logger.warning("the event store answers again")
             self._why_away = ""
-        return found, ""
 
     def _without(self, user: str) -> tuple[StoredEvents, str]:
         return StoredEvents((), (), (), self.forgotten.get(user)), self._why_away or "the event store was away just now"

@@ -18,6 +18,7 @@ from pathlib import Path
 from recsys.bundle import load_bundle, version_folder
 from recsys.errors import BundleError, StoreError
 from recsys.follower import Follower
+from recsys.heap import return_large_arrays
 from recsys.item_documents import Document
 from recsys.live import LiveCounters
 from recsys.live_items import ItemChange, ItemEditor
@@ -76,6 +77,7 @@ class Serving:
             counters = LiveCounters(self._kind_weight, self._settings.live_hours, self._settings.live_events)
             self.follower = Follower(store, self._reader, counters)
         limit_threads(1)
+        return_large_arrays()
         self._swap()
         try:
             self.catch_up()  # before a server forks, so that its workers share what it takes

@@ -13,6 +13,10 @@ from features.tables import Dataset
 from recsys.__main__ import _run
 from recsys.errors import RequestError
 from recsys.event_files import export_events, import_events
+from recsys.model import FittedModel
+from recsys.recommender import Recommender
+from recsys.request_history import StoreReader
+from recsys.requests import Request
 from recsys.stores.base import Event
 from recsys.stores.sql import SqlEventStore
 
@@ -65,6 +69,15 @@ def test_the_example_data_can_be_imported_and_repeated(store: SqlEventStore, tin
     report = import_events(store, tiny_folder / "events.csv")
     assert (report.accepted, len(report.rejected)) == (640, 0)
     assert import_events(store, tiny_folder / "events.csv").duplicates == 640
+
+
+def test_events_that_the_model_was_trained_on_change_nothing_when_they_are_stored_too(
+    store: SqlEventStore, tiny_folder: Path, tiny_model: FittedModel
+) -> None:
+    import_events(store, tiny_folder / "events.csv")
+    requests = [Request(user=user, n=10) for user in tiny_model.users.ids]
+    without = Recommender(tiny_model).recommend_many(requests)
+    assert Recommender(tiny_model, store=StoreReader(store)).recommend_many(requests) == without
 
 
 def test_bad_rows_are_named_and_the_others_stored(store: SqlEventStore, tmp_path: Path) -> None:

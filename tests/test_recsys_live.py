@@ -153,7 +153,7 @@ class TestFollower:
         popularity = LivePopularity(model.fallback, model.catalogue.items, prior=10.0)
         recommender = Recommender.live(model, reader, popularity)
         counts = LiveCounters(recommender.kind_weight)
-        return recommender, Follower(store, reader, counts, popularity)
+        return recommender, Follower(store, reader, counts, [popularity])
 
     def guest(self, recommender: Recommender, **options: float) -> list[str]:
         answer = recommender.recommend(Request(history=(), n=3, **options))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,3 +150,25 @@ def test_while_the_store_is_away_only_one_request_in_a_while_waits_for_it(model:
     for _ in range(5):
         assert reader.read("ann", AFTER, strict=True).degraded
     assert len(asked) == 1
+
+
+def test_while_somebody_follows_the_store_no_request_waits_for_it(model: FittedModel, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("missing")
+    store = SqlEventStore(str(tmp_path / "link" / "events.sqlite"), StoreSettings(retry_after=0.0))
+    reader = StoreReader(store, store.settings, followed=True)
+    histories = HistoryReader(model, reader)
+    assert histories.read("ann", AFTER, strict=True).degraded
+    (tmp_path / "new").symlink_to("real")
+    (tmp_path / "new").replace(tmp_path / "link")
+    assert histories.read("ann", AFTER, strict=True).degraded, "only the follower asks"
+    reader.back()
+    assert not histories.read("ann", AFTER, strict=True).degraded
+    store.close()
+
+
+def test_a_store_that_cannot_be_opened_is_given_up_at_once(model: FittedModel, tmp_path: Path) -> None:
+    store = SqlEventStore(str(tmp_path / "nowhere" / "events.sqlite"), StoreSettings(write_timeout=60.0))
+    started = time.monotonic()
+    assert HistoryReader(model, StoreReader(store)).read("ann", AFTER, strict=True).degraded
+    assert time.monotonic() - started < 10.0

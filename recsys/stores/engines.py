@@ -117,8 +117,9 @@ def _until(seconds: float, action: Callable[[], None]) -> None:
     while True:
         try:
             return action()
-        except OperationalError:
-            if time.monotonic() > deadline:
+        except OperationalError as error:
+            busy = getattr(error.orig, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+            if not busy or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 

@@ -27,12 +27,18 @@ def url_or_default(url: str | None, bundle: Path | None) -> str | None:
     return None if url.strip().lower() == NO_STORE else url.strip()
 
 
+def given_url(url: str | None) -> str | None:
+    """The store that a job was told to use; None where it was told none."""
+    return None if url is None or url.strip().lower() in ("", NO_STORE) else url.strip()
+
+
 def check_store(url: str) -> None:
     """SettingsError where `url` is no URL of a store; nothing is connected."""
     from recsys.stores.engines import store_url
 
-    if url.strip().lower() not in ("", NO_STORE):
-        store_url(url.strip())
+    given = given_url(url)
+    if given is not None:
+        store_url(given)
 
 
 def open_store(url: str, settings: StoreSettings | None = None) -> SqlEventStore:

@@ -13,7 +13,7 @@ class StoreSettings(Settings):
     retention_days: float | None = Field(default=None, gt=0)
     """Events that happened longer ago are removed, and no longer taken; None keeps them."""
     max_events: int | None = Field(default=10_000_000, ge=1)
-    """Beyond so many the events stored first are removed: some 3 GB of SQLite. None: no limit."""
+    """Beyond so many the events stored first are removed: some 2 GB of SQLite. None: no limit."""
     max_history: int = Field(default=10_000, ge=1)
     """Newest events of one user that a request looks at, so that a robot's history can't slow anybody down."""
     max_rows: int = Field(default=1000, ge=1)

@@ -99,7 +99,11 @@ class SqlEventStore:
         StoreError where it can't be reached or made.
         """
         store = cls(url, settings)
-        store.prepare()
+        try:
+            store.prepare()
+        except BaseException:
+            store.close()
+            raise
         return store
 
     def prepare(self) -> None:

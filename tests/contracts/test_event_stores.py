@@ -301,6 +301,41 @@ def _append_in_child(store: SqlEventStore) -> None:
     store.close()
 
 
+class TestSqlite:
+    def test_a_full_disk_is_told_and_what_was_there_stays(self, tmp_path: Path) -> None:
+        store = SqlEventStore.open(str(tmp_path / "events.sqlite"))
+        store.append(events(5))
+        with store._engines.writer.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(StoreError, match="full"):
+            store.append(events(5000, user="v"))
+        assert (store.head(), len(store.history("u")), len(store.history("v"))) == (5, 5, 0)
+        with store._engines.writer.connect() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+        assert set(store.append(events(5000, user="v"))) == {"accepted"}
+        store.close()
+
+    def test_a_store_that_is_locked_refuses_writes_and_answers_reads(self, tmp_path: Path) -> None:
+        store = SqlEventStore.open(str(tmp_path / "events.sqlite"), StoreSettings(write_timeout=0.1))
+        other = SqlEventStore.open(str(tmp_path / "events.sqlite"))
+        store.append(events(1))
+        with other._writing():
+            with pytest.raises(StoreError, match="locked"):
+                store.append(events(2))
+            assert len(store.history("u")) == 1
+        assert store.append(events(2)) == ["duplicate", "accepted"]
+        store.close()
+        other.close()
+
+    def test_every_connection_waits_for_the_disk(self, tmp_path: Path) -> None:
+        store = SqlEventStore.open(str(tmp_path / "events.sqlite"))
+        with store._engines.writer.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        store.close()
+
+
 class TestUrls:
     @pytest.mark.parametrize("form", ["{path}", "sqlite:///{path}"])
     def test_a_path_and_a_url_are_the_same_file(self, form: str, tmp_path: Path) -> None:

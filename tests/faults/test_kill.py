@@ -221,3 +221,17 @@ def test_the_service_starts_before_its_database(bundle: Path) -> None:
             assert service.ask("POST", "/events", event)[1]["duplicate"] == 1
         finally:
             service.kill()
+
+
+def test_every_worker_follows_within_a_second(bundle: Path, url: str) -> None:
+    """Whichever worker a guest's request meets."""
+    service = Service(bundle, url)
+    service.start()
+    try:
+        rows = [{"user_id": f"u{k}", "item_id": "i11"} for k in range(1000)]
+        assert service.ask("POST", "/events", rows)[0] == 200
+        time.sleep(1.0)
+        tops = [service.ask("GET", "/recommend?recent=&n=1")[1]["items"][0]["item_id"] for _ in range(30)]  # type: ignore[index]
+        assert set(tops) == {"i11"}
+    finally:
+        service.kill()
