@@ -115,6 +115,8 @@ class Serving:
 
     def start(self) -> None:
         """Follow in a thread of this process, if none does so already; a forked child has none of its parent's."""
+        if self.follower is not None:
+            self.follower.start()
         if self._process == os.getpid():
             return
         with self._starting:
@@ -123,8 +125,6 @@ class Serving:
                 self._stopping.clear()
                 self._thread = threading.Thread(target=self._follow, name="bundle-follower", daemon=True)
                 self._thread.start()
-        if self.follower is not None:
-            self.follower.start()
 
     def stop(self) -> None:
         """End the threads, if there are any, and wait for them."""

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from test_kill import Service
 
 from handmade import handmade_model
 from recsys.bundle import promote, rollback, save_bundle
+from service import Service
 
 pytestmark = pytest.mark.faults
 ASKERS = 4
