@@ -15,7 +15,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do $$nam
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench quality notebooks clean
+.PHONY: help run test faults check bench quality notebooks clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | sort
@@ -31,6 +31,9 @@ run: $(BUNDLE)/CURRENT  ## install, train on the example data once, and serve on
 
 test: $(VENV)/.installed-dev  ## all tests; PYTEST_ARGS="-k name" for some
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+faults: $(VENV)/.installed-dev  ## kill and stop what is running while events come in; minutes
+	$(BIN)/python -m pytest -o addopts="--import-mode=importlib --strict-markers --strict-config -ra" tests/faults $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev  ## lint, format, types, and who may import whom
 	$(BIN)/ruff check .

@@ -37,22 +37,28 @@ MAX_BODY_BYTES = 2**20
 logger = logging.getLogger("recsys.access")
 
 
-def create_app(recommender: Recommender | None = None) -> Flask:
-    """The WSGI application, answering from `recommender` or else from the bundle that RECSYS_BUNDLE names."""
+def create_app(recommender: Recommender | None = None, handlers: Handlers | None = None) -> Flask:
+    """The WSGI application: of `handlers`, of a `recommender` alone, or else of the bundle that RECSYS_BUNDLE names and
+    the event store of RECSYS_STORE.
+    """
     _log_to_stderr_unless_configured()
-    handlers = Handlers(recommender) if recommender else _handlers_from(os.environ)
+    if handlers is None:
+        handlers = Handlers(recommender) if recommender else _handlers_from(os.environ)
     app = Flask("serve", static_folder=None)
+    app.extensions["shelftalk"] = handlers
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(_start)
+    app.before_request(handlers.start)  # a server that forks has one follower a worker, not one that it forked from
     app.after_request(_finish)
     app.after_request(_observer(handlers))
     app.register_error_handler(Exception, _problem)
+    app.url_map.merge_slashes = False  # a user's id may hold any of them
     _add_routes(app, handlers)
     return app
 
 
 def _handlers_from(environment: Mapping[str, str]) -> Handlers:
-    names = ("RECSYS_BUNDLE", "RECSYS_RULES", "RECSYS_EXPERIMENT")
+    names = ("RECSYS_BUNDLE", "RECSYS_STORE", "RECSYS_RULES", "RECSYS_EXPERIMENT")
     return Handlers.from_bundle(*(environment.get(name) for name in names))
 
 
@@ -70,6 +76,8 @@ def _add_routes(app: Flask, handlers: Handlers) -> None:
     )
     spec.app = app
     _add_lists(app, spec, handlers)
+    _add_events(app, spec, handlers)
+    _add_items(app, spec, handlers)
     _add_rules(app, spec, handlers)
     _add_service(app, spec, handlers)
     _add_documentation(app, spec)
@@ -172,18 +180,54 @@ def _add_documentation(app: Flask, spec: SpecTree) -> None:
         return send_from_directory(docs_page.folder() / folder, name)
 
 
+def _add_events(app: Flask, spec: SpecTree, handlers: Handlers) -> None:
+    @app.post("/events")
+    @spec.validate(json=answers.EventsBody, resp=_answers(answers.EventsAnswer), tags=["events"], skip_validation=True)
+    def events() -> Response:
+        """Store events; they count in the next list."""
+        return _json({"request_id": g.request_id} | handlers.take_events(request.get_data(cache=False)))
+
+    @app.delete("/users/<path:user>")
+    @spec.validate(resp=_answers(answers.ForgottenAnswer), tags=["events"], skip_validation=True)
+    def forget(user: str) -> Response:
+        """Forget a user."""
+        return _json({"request_id": g.request_id} | handlers.forget(user))
+
+
+def _add_items(app: Flask, spec: SpecTree, handlers: Handlers) -> None:
+    @app.put("/items/<path:item_id>")
+    @spec.validate(json=answers.ItemBody, resp=_answers(answers.ItemAnswer), tags=["items"], skip_validation=True)
+    def put_item(item_id: str) -> Response:
+        """Add or change an item; it is in the next answer."""
+        return _json({"request_id": g.request_id} | handlers.put_item(item_id, request.get_data(cache=False)))
+
+    @app.post("/items")
+    @spec.validate(json=answers.ItemsBody, resp=_answers(answers.ItemsAnswer), tags=["items"], skip_validation=True)
+    def put_items() -> Response:
+        """Add or change some items: all of them or, where one can't be used, none."""
+        return _json({"request_id": g.request_id} | handlers.put_items(request.get_data(cache=False)))
+
+    @app.delete("/items/<path:item_id>")
+    @spec.validate(resp=_answers(answers.DeletedAnswer), tags=["items"], skip_validation=True)
+    def delete_item(item_id: str) -> Response:
+        """Take an item out of all answers."""
+        return _json({"request_id": g.request_id} | handlers.delete_item(item_id))
+
+
 def _start() -> None:
     g.request_id = uuid.uuid4().hex
     g.started = time.perf_counter()
 
 
 def _finish(response: Response) -> Response:
-    """No list may be cached: the next click changes it. The log shows the path only: the query says who the user is."""
+    """No list may be cached: the next click changes it. The log shows the path only, and of one that names a user the
+    pattern: who the user is is nobody's business.
+    """
     response.headers["Cache-Control"] = "no-store"
     level = logging.DEBUG if request.path in PROBES else logging.INFO
     milliseconds = (time.perf_counter() - g.started) * 1000
     line = "%s %r %d %.1f ms request_id=%r"
-    logger.log(level, line, request.method, request.path, response.status_code, milliseconds, g.request_id)
+    logger.log(level, line, request.method, _logged_path(), response.status_code, milliseconds, g.request_id)
     return response
 
 
@@ -201,13 +245,18 @@ def _observer(handlers: Handlers) -> Callable[[Response], Response]:
     return observe
 
 
+def _logged_path() -> str:
+    rule = request.url_rule
+    return rule.rule if rule is not None and rule.arguments else request.path
+
+
 def _problem(error: Exception) -> Response:
     """Every error's way out: the router knows the status of a wrong path or method, `problem_of` that of all others."""
     if isinstance(error, HTTPException):
         return _routing_problem(error)
     problem = problem_of(error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("%s %r failed request_id=%s", request.method, request.path, g.request_id, exc_info=error)
+        logger.error("%s %r failed request_id=%s", request.method, _logged_path(), g.request_id, exc_info=error)
     return _problem_response(problem)
 
 

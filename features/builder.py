@@ -13,6 +13,7 @@ from pydantic import Field
 from features.histories import Histories
 from features.item import ItemFeatures
 from features.pair import PairFeatures, PairSettings
+from features.row_changes import RowChanges
 from features.runs import Pairs
 from features.settings import Settings
 from features.tables import BoolArray, Catalogue, Events, FloatArray
@@ -65,6 +66,10 @@ class FeatureBuilder:
         """`events` are all that may be known; `embeddings` (n_items, embedding_size) on the item grid or None."""
         items = ItemFeatures.fit(catalogue, events, weights, settings.recent_shares)
         return cls(items, PairFeatures.fit(catalogue, embeddings, settings.pair))
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`."""
+        return type(self)(self.items.with_rows(changes), self.pairs.with_rows(changes))
 
     def build(self, histories: Histories, pairs: Pairs, source_columns: Mapping[str, FloatArray]) -> FeatureMatrix:
         """Features of the pairs (sorted by history): the sources' columns first, then item, user and pair groups."""

@@ -13,6 +13,7 @@ import pandas as pd
 from features.builder import FeatureBuilder, FeatureMatrix
 from features.histories import Histories
 from features.item import DAY, Columns
+from features.row_changes import RowChanges
 from features.runs import Pairs
 from features.tables import CATEGORY, Catalogue, FloatArray
 from features.touches import Floats, Ints, Standing, Touches, standing_now
@@ -39,6 +40,10 @@ class Cycles:
         rows, n = touches.item_rows[again], len(catalogue)
         sums, counts = np.bincount(rows, touches.gaps[again], n), np.bincount(rows, minlength=n)
         return cls(shrunk_means(sums, counts, first_categories(catalogue), GAPS_OF_ITEM), has_clock)
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`; a new item has its category's usual cycle."""
+        return type(self)(usual_of_category(self.octaves, changes), self.has_clock)
 
     def own(self, standing: Standing) -> Floats:
         """Octaves of the pair's cycle: the mean of its own gaps and the item's cycle, (n_rows,)."""
@@ -99,6 +104,16 @@ def shrunk_means(sums: npt.NDArray[Any], counts: npt.NDArray[Any], groups: Ints,
     group_sums, group_counts = np.bincount(groups, sums), np.bincount(groups, counts)
     means = (group_sums + prior * overall) / (group_counts + prior)
     return np.asarray((sums + prior * means[groups]) / (counts + prior), np.float64)
+
+
+def usual_of_category(values: Floats, changes: RowChanges) -> Floats:
+    """`values` (num_before,) and for each new item the median of its category's, of all where it has none."""
+    out = changes.lengthened(values, float(np.median(values)) if len(values) else 0.0)
+    for row in changes.rows[changes.new].tolist():
+        same = values[changes.categories[: changes.num_before] == changes.categories[row]]
+        if len(same):
+            out[row] = np.median(same)
+    return out
 
 
 def _places(standing: Standing, pairs: Pairs, num_items: int) -> tuple[Ints, npt.NDArray[np.bool_]]:

@@ -15,6 +15,6 @@ _ITEM_STEPS = 2.0**12
 
 
 def on_grid(vectors: npt.NDArray[np.floating], *, items: bool) -> npt.NDArray[np.float32]:
-    """`vectors` (n, d), rows of norm <= 1, rounded to the grid of items or of queries, float32."""
+    """`vectors` (n, d), rows of norm <= 1, rounded to the grid of items or of queries; float32 in C order."""
     steps = _ITEM_STEPS if items else _QUERY_STEPS
-    return np.asarray(np.rint(vectors * steps) / steps, np.float32)
+    return np.asarray(np.rint(vectors * steps) / steps, np.float32, order="C")

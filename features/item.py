@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from features.decay import time_decay
+from features.row_changes import RowChanges
 from features.tables import PRICE, PUBLISHED_AT, BoolArray, Catalogue, Events, FloatArray, IntArray
 
 DAY = 86_400.0
@@ -56,6 +58,22 @@ class ItemFeatures:
         numbers[np.ix_(popularity[:, -1] == 0, [name != PRICE for name in names])] = np.nan
         usual = _usual(numbers[events.item_rows], weights * time_decay(events, recent_shares[0]))
         return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual)
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`: nobody has taken what is new; prices, dates and other numbers follow."""
+        published = changes.frame[PUBLISHED_AT].to_numpy(np.float64)
+        numbers = np.stack([changes.frame[name].to_numpy(np.float32) for name in self.number_names], axis=1)
+        hidden = np.array([name != PRICE for name in self.number_names], bool)
+        numbers[np.ix_(changes.untouched, hidden)] = np.nan
+        return dataclasses.replace(
+            self,
+            popularity=changes.lengthened(self.popularity, 0.0),
+            first_seen=changes.lengthened(self.first_seen, np.nan),
+            last_seen=changes.lengthened(self.last_seen, np.nan),
+            published_at=changes.written(self.published_at, published),
+            repeat_share=changes.lengthened(self.repeat_share, 0.0),
+            numbers=changes.written(self.numbers, numbers),
+        )
 
     @cached_property
     def untouched(self) -> BoolArray:

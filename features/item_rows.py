@@ -68,14 +68,18 @@ def _prices(file: TableFile, checks: Rejections) -> npt.NDArray[np.float64]:
 
 
 def _publication_times(file: TableFile, checks: Rejections, now: float) -> npt.NDArray[np.float64]:
-    """Unix seconds. Four digits are a year, as in ISO 8601: nothing was published in the first hours of 1970."""
     column = file.column(tables.PUBLISHED_AT)
+    values, bad = publication_times(column, now)
+    checks.note(bad, "bad published_at", column)
+    return np.where(bad, np.nan, values)
+
+
+def publication_times(column: pa.ChunkedArray, now: float) -> cells.Numbers:
+    """Unix seconds. Four digits are a year, as in ISO 8601: nothing was published in the first hours of 1970."""
     values, bad = cells.times(column)
     years = (values >= 1000) & (values <= 9999) & (values == np.floor(values))
     values[years] = [pd.Timestamp(year=int(y), month=1, day=1, tz="UTC").timestamp() for y in values[years]]
-    bad = bad | (values > now + _FURTHEST_PUBLICATION_DAYS * SECONDS_PER_DAY)
-    checks.note(bad, "bad published_at", column)
-    return np.where(bad, np.nan, values)
+    return cells.Numbers(values, bad | (values > now + _FURTHEST_PUBLICATION_DAYS * SECONDS_PER_DAY))
 
 
 def _availability(file: TableFile, checks: Rejections) -> BoolArray:

@@ -4,16 +4,20 @@ touches.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy.sparse as sp
 
+from features.attributes import own_values
 from features.grid import on_grid
 from features.histories import Histories
 from features.item import Columns, ItemFeatures
+from features.row_changes import RowChanges
 from features.runs import Pairs, flat_rows
 from features.settings import Settings
 from features.tables import BRAND, CATEGORY, Catalogue
@@ -56,6 +60,11 @@ class PairFeatures:
         return cls(
             text, values, groups, names, settings.recent_items, settings.affinity_half_life, settings.history_limit
         )
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`; a value that the catalogue did not hold twice in training counts for nothing."""
+        text, values = changes.embedded(self.embeddings), changes.sparse(self.attribute_values, changes.affinities)
+        return dataclasses.replace(self, embeddings=text, attribute_values=values)
 
     def columns(self, histories: Histories, items: ItemFeatures, pairs: Pairs) -> Columns:
         """Features of (history, item) pairs sorted by history, each (n_pairs,) float32."""
@@ -107,40 +116,62 @@ class PairFeatures:
         return out
 
 
+@dataclass(frozen=True)
+class PairValues:
+    """The values of each attribute that at least two items share: `columns` maps (attribute, value) to the value's
+    column, `weights` (num_values,) float64 are idf weights, `names` the attributes that have such values.
+    """
+
+    columns: dict[tuple[str, str], int]
+    weights: npt.NDArray[np.float64]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, limit: int) -> Self:
+        """Of category, brand and the further string columns, the first `limit` that have any."""
+        columns: dict[tuple[str, str], int] = {}
+        weights: list[float] = []
+        names: list[str] = []
+        for name in (CATEGORY, BRAND, *catalogue.attributes):
+            counts: dict[str, int] = {}
+            for value in catalogue.frame[name]:
+                for one in own_values(value):
+                    counts[one] = counts.get(one, 0) + 1
+            shared = [value for value, count in counts.items() if count >= 2]
+            if shared and len(names) < limit:
+                columns |= {(name, value): len(columns) + k for k, value in enumerate(shared)}
+                weights += [float(np.log(1 + len(catalogue) / counts[value])) for value in shared]
+                names.append(name)
+        return cls(columns, np.array(weights, np.float64), tuple(names))
+
+    @property
+    def attributes(self) -> npt.NDArray[np.int64]:
+        """Which of `names` each value belongs to, (num_values,)."""
+        places = {name: place for place, name in enumerate(self.names)}
+        return np.array([places[name] for name, _ in self.columns], np.int64)
+
+    def matrix(self, frame: pd.DataFrame) -> sp.csr_matrix:
+        """(n_rows, num_values) CSR float32 of some items, rows of unit length within each attribute."""
+        blocks = [self._block(frame[name], name) for name in self.names]
+        if not blocks:
+            return sp.csr_matrix(np.zeros((len(frame), 0), np.float32))
+        return sum(blocks[1:], start=blocks[0]).astype(np.float32)
+
+    def _block(self, cells: pd.Series, name: str) -> sp.csr_matrix:
+        own = [[self.columns.get((name, one), -1) for one in own_values(value)] for value in cells]
+        columns = [column for row in own for column in row if column >= 0]
+        rows = [row for row, found in enumerate(own) for column in found if column >= 0]
+        weighted = sp.csr_matrix((self.weights[columns], (rows, columns)), shape=(len(cells), len(self.weights)))
+        norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
+        return (sp.diags(1 / np.where(norms > 0, norms, 1.0)) @ weighted).tocsr()
+
+
 def attribute_matrix(catalogue: Catalogue, limit: int) -> tuple[sp.csr_matrix, npt.NDArray[np.int64], tuple[str, ...]]:
     """One column a value of category, brand and the further string attributes that repeat between items; rows of
     unit length within each attribute.
     """
-    names: list[str] = []
-    blocks, groups = [], []
-    for name in (CATEGORY, BRAND, *catalogue.attributes):
-        values = [
-            v if isinstance(v, tuple) else ((v,) if isinstance(v, str) and v else ()) for v in catalogue.frame[name]
-        ]
-        block = _one_hot(values)
-        if block.shape[1] == 0 or len(names) == limit:
-            continue
-        blocks.append(block)
-        groups.append(np.full(block.shape[1], len(names)))
-        names.append(name)
-    if not blocks:
-        return _one_hot([()] * len(catalogue)), np.empty(0, np.int64), ()
-    return sp.hstack(blocks, format="csr", dtype=np.float32), np.concatenate(groups), tuple(names)
-
-
-def _one_hot(values: list[tuple[str, ...]]) -> sp.csr_matrix:
-    """idf-weighted unit rows of the values that at least two items share."""
-    codes: dict[str, int] = {}
-    rows = [row for row, own in enumerate(values) for _ in dict.fromkeys(own)]
-    columns = [codes.setdefault(v, len(codes)) for own in values for v in dict.fromkeys(own)]
-    matrix = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(values), len(codes)))
-    counts = np.asarray(matrix.getnnz(axis=0))
-    shared = np.flatnonzero(counts >= 2)
-    weighted = (
-        matrix[:, shared] @ sp.diags(np.log(1 + len(values) / counts[shared])) if len(shared) else matrix[:, shared]
-    )
-    norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
-    return (sp.diags(1 / np.where(norms > 0, norms, 1.0)) @ weighted).tocsr().astype(np.float32)
+    found = PairValues.of(catalogue, limit)
+    return found.matrix(catalogue.frame), found.attributes, found.names
 
 
 def _number_distances(histories: Histories, items: ItemFeatures, pairs: Pairs) -> Columns:

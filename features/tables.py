@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -33,23 +34,54 @@ class IdIndex:
     def __init__(self, ids: Iterable[str]) -> None:
         self.ids: npt.NDArray[np.object_] = np.array(list(ids), dtype=object)
         self._index = pd.Index(self.ids, dtype=object)
+        self._later: dict[str, int] = {}
         if not self._index.is_unique:
             twice = self._index[self._index.duplicated()][0]
             raise ValueError(f"ids must be unique, but {twice!r} occurs more than once")
+
+    def joined(self, ids: Sequence[str]) -> IdIndex:
+        """These ids and behind them `ids`, which are new; this index stays. A few cost little."""
+        out = object.__new__(IdIndex)
+        out.ids = np.concatenate([self.ids, np.array([*ids, None], dtype=object)[:-1]])
+        out._index = self._index
+        out._later = self._later | {new: len(self.ids) + k for k, new in enumerate(ids)}
+        if "by_id" in self.__dict__:  # inserting is quicker than sorting again
+            order = np.array(sorted(range(len(ids)), key=lambda k: ids[k]), np.int64)
+            places = np.searchsorted(self.ids[self.by_id], out.ids[len(self.ids) + order])
+            out.__dict__["by_id"] = np.insert(self.by_id, places, len(self.ids) + order)
+        return out
+
+    @cached_property
+    def by_id(self) -> npt.NDArray[np.int64]:
+        """The rows in order of their ids, (n,)."""
+        return np.argsort(self.ids, kind="stable").astype(np.int64)
+
+    @cached_property
+    def places(self) -> npt.NDArray[np.int64]:
+        """Each row's place in the order of the ids, (n,)."""
+        out = np.empty(len(self), np.int64)
+        out[self.by_id] = np.arange(len(self))
+        return out
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __contains__(self, item_id: object) -> bool:
-        return item_id in self._index
+        return item_id in self._later or item_id in self._index
 
     def row(self, item_id: str) -> int:
         """The row of one id; KeyError where it is unknown."""
-        return int(self._index.get_loc(item_id))  # type: ignore[arg-type]
+        later = self._later.get(item_id)
+        return int(self._index.get_loc(item_id)) if later is None else later  # type: ignore[arg-type]
 
     def rows(self, ids: Sequence[str] | pd.Series | npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
         """The rows of many ids, (n,) int64; -1 where an id is unknown."""
-        return self._index.get_indexer(pd.Index(ids, dtype=object)).astype(np.int64)
+        wanted = pd.Index(ids, dtype=object)
+        rows = self._index.get_indexer(wanted).astype(np.int64)
+        if self._later:
+            for place in np.flatnonzero(rows < 0).tolist():
+                rows[place] = self._later.get(wanted[place], -1)
+        return rows
 
 
 @dataclass(frozen=True)

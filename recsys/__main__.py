@@ -20,14 +20,18 @@ import click
 
 from recsys.bundle_commands import BUNDLE, bundles
 from recsys.command_options import data as _data
+from recsys.command_options import event_names
 from recsys.command_options import events as _events
 from recsys.command_options import file as _file
 from recsys.command_options import read_data as _read
 from recsys.command_options import settings_options as _settings_options
+from recsys.command_options import store as _store
+from recsys.events_command import events
 from recsys.threads import limit_threads, num_cpus
 from recsys.tune_command import tune
 
 if TYPE_CHECKING:
+    from features.tables import Dataset
     from recsys.model import FittedModel
     from recsys.settings import Settings
 
@@ -82,21 +86,32 @@ def validate(data: Path, rejected: Path | None, file: Path | None, assignments: 
 @BUNDLE
 @click.option("--no-promote", is_flag=True, help="Write the version, but leave CURRENT as it is.")
 @_events
+@_store
 @_settings_options
 def train(
-    data: Path, bundle: Path, no_promote: bool, events: str | None, file: Path | None, assignments: Sequence[str]
+    data: Path,
+    bundle: Path,
+    no_promote: bool,
+    events: str | None,
+    store: str | None,
+    file: Path | None,
+    assignments: Sequence[str],
 ) -> None:
-    """Train a model, write it as a new version and promote it."""
+    """Train a model, write it as a new version and promote it.
+
+    With a store its events are learned from too, and what forgotten users did before is not.
+    """
     limit_threads(num_cpus())
     from recsys.versions import check_writable, current_version
 
     before = current_version(bundle)
     try:
         from recsys.settings import load_settings
+        from recsys.stores.opening import given_url
 
         settings = load_settings(file, assignments)
         check_writable(bundle)
-        summary = _train(data, bundle, settings, events, promote=not no_promote)
+        summary = _train(data, bundle, settings, events, given_url(store), promote=not no_promote)
     except KeyboardInterrupt:
         after = current_version(bundle)
         click.echo(f"interrupted; {'nothing' if after == before else after} was promoted", err=True)
@@ -104,8 +119,10 @@ def train(
     click.echo(summary)
 
 
-def _train(data: Path, bundle: Path, settings: Settings, events: str | None, promote: bool) -> str:
+def _train(data: Path, bundle: Path, settings: Settings, events: str | None, store: str | None, promote: bool) -> str:
     dataset = _read(data, settings, events)
+    if store is not None:
+        dataset = _with_store(dataset, store, event_names(events))
     limit_threads(settings.threads)
     from recsys.bundle import save_bundle
     from recsys.training import train
@@ -113,6 +130,19 @@ def _train(data: Path, bundle: Path, settings: Settings, events: str | None, pro
     model = train(dataset, settings)
     version = save_bundle(model, bundle, promote, rejected=dataset.rejected)
     return _summary(model, bundle, version, promote)
+
+
+def _with_store(dataset: Dataset, url: str, only: Sequence[str] | None) -> Dataset:
+    from recsys.stored_training import with_stored_events
+    from recsys.stores.opening import open_store
+
+    store = open_store(url)
+    try:
+        joined, unknown = with_stored_events(dataset, store, only)
+    finally:
+        store.close()
+    _log.info("%s: %d events with those of the store; %d of unknown items", store.name, len(joined.events), unknown)
+    return joined
 
 
 def _summary(model: FittedModel, bundle: Path, version: str, promoted: bool) -> str:
@@ -194,6 +224,7 @@ def evaluate(
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors, at most 2.")
 @click.option("--bundle-version", "version", metavar="V", help="Default: the promoted version.")
 @click.option("--rules", type=_file, help="TOML file of rules, as for serve.")
+@_store
 def batch(
     bundle: Path,
     requests: Path | None,
@@ -203,14 +234,19 @@ def batch(
     workers: int | None,
     version: str | None,
     rules: Path | None,
+    store: str | None,
 ) -> None:
     """Answer a file of requests, or all users, into Parquet."""
     limit_threads(1)
     if (requests is None) == (users is None):
         raise click.UsageError("give either --requests FILE or --users all|FILE")
     from recsys.batch import run_batch
+    from recsys.stores.opening import given_url
 
-    done = run_batch(bundle, out, requests=requests, users=users, n=n, workers=workers, version=version, rules=rules)
+    url = given_url(store)
+    done = run_batch(
+        bundle, out, requests=requests, users=users, n=n, workers=workers, version=version, rules=rules, store=url
+    )
     _log.info(
         "%d lists (%d of them kept from an earlier run), %d rows, to %s in %.1f s",
         done.num_requests, done.num_kept, done.num_rows, out, done.seconds,
@@ -224,14 +260,30 @@ def batch(
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: the processors.")
 @click.option("--rules", type=_file, help="TOML file of rules, read again when it changes; PUT /rules writes it.")
 @click.option("--experiment", type=_file, help="TOML file of an experiment's variants.")
-def serve(bundle: Path, host: str, port: int, workers: int | None, rules: Path | None, experiment: Path | None) -> None:
-    """Answer HTTP requests from the promoted version."""
+@_store
+def serve(
+    bundle: Path,
+    host: str,
+    port: int,
+    workers: int | None,
+    rules: Path | None,
+    experiment: Path | None,
+    store: str | None,
+) -> None:
+    """Answer HTTP requests from the promoted version.
+
+    Events are kept in the store: by default the SQLite file store.sqlite in the bundle folder.
+    """
     limit_threads(1)
     from recsys.gunicorn_app import GunicornApp, check_host, shared_figures
+    from recsys.stores.opening import check_store
 
     check_host(host)
     os.environ["RECSYS_BUNDLE"] = str(bundle.resolve())
     _check_and_pass_on(rules, experiment)
+    if store is not None:
+        check_store(store)
+        os.environ["RECSYS_STORE"] = store
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # gunicorn has its own way to end
     with shared_figures():
         GunicornApp(host, port, workers or num_cpus()).run()
@@ -264,6 +316,7 @@ def settings(file: Path | None, assignments: Sequence[str]) -> None:
 
 cli.add_command(tune)
 cli.add_command(bundles)
+cli.add_command(events)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -275,10 +328,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str] | None) -> int:
     """The exit code of a command; what is unexpected passes through and ends with a traceback and 1."""
-    from recsys.errors import ShelftalkError
+    from recsys.errors import ShelftalkError, StoreError
 
     try:
         code = cli.main(arguments, prog_name="recsys", standalone_mode=False)
+    except StoreError as error:
+        return _fail(str(error), EXIT_FAILED)
     except ShelftalkError as error:
         return _fail(str(error), EXIT_BAD_INPUT)
     except click.ClickException as error:

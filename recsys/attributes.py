@@ -6,7 +6,6 @@ import datetime
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import pandas as pd
 
 from features.runs import ends
 from features.tables import AVAILABLE, DESCRIPTION, IMAGE_URL, ITEM_ID, PUBLISHED_AT, TITLE, BoolArray, Catalogue
+from features.weak_cache import cached_method
 from recsys.errors import RequestError
 from recsys.filters import DIFFERS, EQUALS, AllOf, Comparison, Filter, Not, normalised
 
@@ -76,9 +76,9 @@ class Attributes:
         self._items, self._frame = catalogue.items, catalogue.frame
         self._available: BoolArray = catalogue.frame[AVAILABLE].to_numpy(bool)
         kept = max(8, min(512, _CACHED_BYTES // max(len(catalogue), 1)))
-        self._mask = lru_cache(maxsize=kept)(self._computed)
-        self._mask_as_written = lru_cache(maxsize=kept)(lambda expression: self._mask(normalised(expression)))
-        self._column = lru_cache(maxsize=None)(self._read)
+        self._mask = cached_method(self._computed, kept)
+        self._mask_as_written = cached_method(self._normalised_mask, kept)
+        self._column = cached_method(self._read, None)
 
     def mask(self, expression: Filter) -> BoolArray:
         """(n_items,) read-only: available and let through. RequestError names an unknown column or a bad value."""
@@ -96,6 +96,10 @@ class Attributes:
         if not isinstance(found, Values):
             raise RequestError(parameter, f"column {column!r} holds numbers; {parameter} takes a column of texts")
         return found
+
+    def _normalised_mask(self, expression: Filter) -> BoolArray:
+        mask: BoolArray = self._mask(normalised(expression))
+        return mask
 
     def _computed(self, expression: Filter) -> BoolArray:
         mask = self._available & self._matches(expression)

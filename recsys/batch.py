@@ -14,7 +14,8 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -23,14 +24,16 @@ from tqdm import tqdm
 
 from recsys.bundle import load_bundle
 from recsys.errors import RequestError
-from recsys.list_files import PartFolder, PartInputs, check_out, is_folder, lists_table, write_file
+from recsys.list_files import PartFolder, PartInputs, check_out, is_folder, lists_table, unfinished, write_file
 from recsys.manifest import product_version
+from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_files import FileLines, Line, Lines, RequestReader, UserLines, check_requests
 from recsys.requests import Request
 from recsys.rules import NO_RULES, Rules
 from recsys.rules_file import RulesFile
 from recsys.schemas import check_limits
+from recsys.store_snapshot import StoreSnapshot, recommender_of
 from recsys.threads import limit_threads, num_cpus
 
 CHUNK_REQUESTS = 256
@@ -63,34 +66,41 @@ def run_batch(
     workers: int | None = None,
     version: str | None = None,
     rules: Path | None = None,
+    store: str | None = None,
 ) -> BatchReport:
     """Answer a JSON Lines file of `requests`, or the `users` of a file ("all": every user of the bundle), with the
-    bundle's `version` (default CURRENT), into `out`: one .parquet file, or a folder (it ends with `/`) of parts. A file
-    of `rules` holds as it does in service.
+    bundle's `version` (default CURRENT) and what the event store at the URL `store` holds, into `out`: one .parquet
+    file, or a folder (it ends with `/`) of parts. A file of `rules` holds as it does in service.
 
     The output does not depend on the number of `workers` (default: the processors, at most 2). A folder is completed
-    where an earlier run over the same inputs has stopped. RequestError for bad input, before anything is answered.
+    where an earlier run over the same inputs has stopped, with the events that the store held then. RequestError for
+    bad input, before anything is answered; StoreError where the store can't be read.
     """
     started = time.monotonic()
     with limit_threads(1):
         check_out(out)
         obeyed = RulesFile(rules).current() if rules else NO_RULES
-        recommender = Recommender(load_bundle(bundle, version), rules=lambda: obeyed)
+        model = load_bundle(bundle, version)
+        snapshot = None if store is None else StoreSnapshot.now(store)
+        recommender = Recommender(model)
         lines = _lines(recommender, requests, users)
         reader = RequestReader(lines.origin, users is not None, n, recommender.model.settings.serve)
         check_limits(Request(n=n), reader.limits)
         checked = check_requests(lines, reader, recommender.recommend)
-        job = _Job(bundle, recommender, lines, reader, checked.count, workers or min(2, num_cpus()), obeyed)
-        if is_folder(out):
-            inputs = PartInputs(
-                recommender.model.bundle_version, product_version(), _fingerprint(checked.fingerprint, obeyed),
-                reader.of_users, n,
-                checked.count, PART_REQUESTS,
-            )  # fmt: skip
-            kept, rows = _to_folder(job, Path(out), inputs)
-        else:
-            with closing(job.tables(range(job.num_parts))) as tables:
-                kept, rows = 0, write_file((table for _, table in tables), Path(out))
+        inputs = PartInputs(
+            model.bundle_version, product_version(), _fingerprint(checked.fingerprint, obeyed), reader.of_users, n,
+            checked.count, PART_REQUESTS, *((snapshot.name, snapshot.number, snapshot.time) if snapshot else ()),
+        )  # fmt: skip
+        if snapshot and is_folder(out):
+            inputs = unfinished(Path(out), inputs)
+            snapshot = replace(snapshot, number=inputs.store_number or 0, time=inputs.store_time)
+        processes = workers or min(2, num_cpus())
+        with closing(_Job(bundle, model, snapshot, lines, reader, checked.count, processes, obeyed)) as job:
+            if is_folder(out):
+                kept, rows = _to_folder(job, Path(out), inputs)
+            else:
+                with closing(job.tables(range(job.num_parts))) as tables:
+                    kept, rows = 0, write_file((table for _, table in tables), Path(out))
     return BatchReport(checked.count, kept, rows, time.monotonic() - started)
 
 
@@ -125,7 +135,8 @@ class _Job:
     """All that is to be answered, and with how many processes."""
 
     bundle: Path
-    recommender: Recommender
+    model: FittedModel
+    snapshot: StoreSnapshot | None
     lines: Lines
     reader: RequestReader
     num_requests: int
@@ -160,6 +171,16 @@ class _Job:
                 for start in range(0, len(of_part), CHUNK_REQUESTS):
                     yield part, of_part[start : start + CHUNK_REQUESTS]
 
+    @cached_property
+    def recommender(self) -> Recommender:
+        """What this process answers from, if it answers at all."""
+        return recommender_of(self.model, self.snapshot, self.bundle, self.rules)
+
+    def close(self) -> None:
+        """Give the store's connections back."""
+        if "recommender" in self.__dict__:
+            self.recommender.close()
+
     def _alone(self, chunks: Iterator[tuple[int, list[Line]]]) -> Iterator[tuple[int, int, pa.Table]]:
         for part, chunk in chunks:
             yield part, len(chunk), answer(self.recommender, self.reader, chunk)
@@ -167,7 +188,7 @@ class _Job:
     def _in_processes(self, chunks: Iterator[tuple[int, list[Line]]]) -> Iterator[tuple[int, int, pa.Table]]:
         """Each chunk's table in the chunks' order; only a few chunks are under way at a time."""
         context = multiprocessing.get_context("spawn")  # a forked child would inherit locked thread pools
-        given = (self.bundle, self.recommender.model.bundle_version, self.reader, self.rules)
+        given = (self.bundle, self.model.bundle_version, self.reader, self.snapshot, self.rules)
         pool = ProcessPoolExecutor(self.workers, context, _start_worker, given)
         waiting: deque[tuple[int, int, Future[pa.Table | _Refusal]]] = deque()
         with ExitStack() as cleanup:
@@ -197,12 +218,14 @@ _worker: list[tuple[Recommender, RequestReader]] = []
 """What a worker process answers from; filled once, when it starts."""
 
 
-def _start_worker(bundle: Path, version: str, reader: RequestReader, rules: Rules) -> None:
+def _start_worker(
+    bundle: Path, version: str, reader: RequestReader, snapshot: StoreSnapshot | None, rules: Rules
+) -> None:
     """Load the bundle, which the parent has verified. Ctrl-C is the parent's business; its death ends the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(1)
-    _worker.append((Recommender(load_bundle(bundle, version, verify=False), rules=lambda: rules), reader))
+    _worker.append((recommender_of(load_bundle(bundle, version, verify=False), snapshot, bundle, rules), reader))
 
 
 def _end_with_parent() -> None:

@@ -46,6 +46,7 @@ from recsys.versions import (
 )
 
 __all__ = [
+    "ENCODER",
     "BundleVersion",
     "check_writable",
     "compare",
@@ -57,6 +58,7 @@ __all__ = [
     "save_bundle",
     "show",
     "verify",
+    "version_folder",
 ]
 
 RANKERS: dict[str, Callable[[Path], Ranker]] = {
@@ -65,7 +67,9 @@ RANKERS: dict[str, Callable[[Path], Ranker]] = {
 }
 _ITEMS, _USERS = "items.parquet", "users.parquet"
 _SOURCES, _FALLBACK, _FEATURES, _HISTORIES = "sources", "fallback", "features", "histories"
-_RANKER, _ENCODER, _REPEATS = "ranker", "encoder", "repeats"
+_RANKER, _REPEATS = "ranker", "repeats"
+ENCODER = "encoder"
+"""The folder of a version that holds the text encoder, where there is one."""
 _log = logging.getLogger(__name__)
 
 
@@ -124,7 +128,7 @@ def _write_parts(model: FittedModel, folder: Path) -> None:
         save_state(model.repeats.source, folder / _REPEATS / model.repeats.source.name)
         model.repeats.ranker.save(folder / _REPEATS / _RANKER)
     if model.encoder is not None:
-        model.encoder.save(folder / _ENCODER)
+        model.encoder.save(folder / ENCODER)
 
 
 def _read_parts(folder: Path, manifest: Mapping[str, Any]) -> FittedModel:

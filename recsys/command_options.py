@@ -22,6 +22,13 @@ file = click.Path(dir_okay=False, path_type=Path)
 data = click.option("--data", type=FOLDER, required=True, help="Folder with the tables items and events.")
 events = click.option("--events", metavar="LIST", help="Comma list: only these event types count.")
 
+store = click.option(
+    "--store",
+    metavar="URL",
+    envvar="RECSYS_STORE",
+    help='Event store: a path or postgresql://USER:PASSWORD@HOST/NAME; "none" for none. Default: RECSYS_STORE.',
+)
+
 
 def settings_options(command: _Command) -> _Command:
     """`--settings FILE` and `--set KEY=VALUE`."""
@@ -35,7 +42,7 @@ def read_data(folder: Path, settings: Settings, only_events: str | None) -> Data
     """The data set of a folder, of the named event types where some are named; logs its size and what was rejected."""
     from features.tables import Dataset
 
-    dataset = Dataset.load(folder, settings.data, events=_names(only_events))
+    dataset = Dataset.load(folder, settings.data, events=event_names(only_events))
     _log.info(
         "%s: %d items, %d events of %d users, %d rows rejected",
         folder, len(dataset.catalogue), len(dataset.events), len(dataset.users), len(dataset.rejected),
@@ -45,7 +52,8 @@ def read_data(folder: Path, settings: Settings, only_events: str | None) -> Data
     return dataset
 
 
-def _names(text: str | None) -> list[str] | None:
+def event_names(text: str | None) -> list[str] | None:
+    """The names in the comma list of `--events`; None where it was not given."""
     if text is None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]

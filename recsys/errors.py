@@ -5,6 +5,7 @@ ShelftalkError
 ├── SettingsError        an unknown setting or a value that is not allowed    exit 2
 ├── EncoderError         the text encoder is missing or not what it should be exit 2
 ├── RequestError         a request's parameter; names it                      exit 2, HTTP 400
+├── StoreError           the event store can't be used at the moment          exit 1, HTTP 503
 └── BundleError          a bundle is damaged, too new or absent               exit 2, HTTP 503
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from features.errors import DataError, EncoderError, SettingsError, ShelftalkError
 
-__all__ = ["BundleError", "DataError", "EncoderError", "RequestError", "SettingsError", "ShelftalkError"]
+__all__ = ["BundleError", "DataError", "EncoderError", "RequestError", "SettingsError", "ShelftalkError", "StoreError"]
 
 
 class RequestError(ShelftalkError):
@@ -29,3 +30,7 @@ class RequestError(ShelftalkError):
 
 class BundleError(ShelftalkError):
     """A bundle can't be used; its text names the file or version and what to do."""
+
+
+class StoreError(ShelftalkError):
+    """The event store can't be used at the moment; what was to be written is not acknowledged."""

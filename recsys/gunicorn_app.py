@@ -35,6 +35,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "limit_request_line": 8190,
             "child_exit": _child_exit,
+            "post_worker_init": _start_following,
         }
         super().__init__()
 
@@ -71,6 +72,11 @@ def _child_exit(_server: Any, worker: Any) -> None:
     from recsys.monitoring import worker_ended  # only now: see `shared_figures`
 
     worker_ended(worker.pid)
+
+
+def _start_following(worker: Any) -> None:
+    """Catch up with the event store before the first request comes."""
+    worker.wsgi.extensions["shelftalk"].start()
 
 
 def check_host(host: str) -> None:

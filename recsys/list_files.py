@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,6 +83,10 @@ class PartInputs:
     n: int
     num_requests: int
     requests_per_part: int
+    store: str | None = None
+    store_number: int | None = None
+    store_time: float | None = None
+    """What the event store held, where one is asked."""
 
     @property
     def num_parts(self) -> int:
@@ -144,6 +148,17 @@ class PartFolder:
             "parts": dict(sorted(self.parts.items())),
         }
         replace_text(self.folder / PART_MANIFEST, json.dumps(content, indent=1) + "\n")
+
+
+def unfinished(folder: Path, inputs: PartInputs) -> PartInputs:
+    """The inputs of an earlier run into `folder` that has not ended, where it only saw an earlier state of the same
+    store; else `inputs`. A job that goes on then does not mix lists of two moments.
+    """
+    old = _read_part_manifest(folder)
+    then = {key: old.get("inputs", {}).get(key) for key in ("store_number", "store_time")}
+    if old.get("complete", True) or old["inputs"] != asdict(inputs) | then:
+        return inputs
+    return replace(inputs, **then)
 
 
 def part_name(number: int) -> str:

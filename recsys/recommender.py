@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,12 @@ from ranking.by_score import ByScoreRanker
 from recsys.attributes import Attributes
 from recsys.errors import RequestError
 from recsys.filters import AllOf, Filter, Not, combined
-from recsys.model import OTHER_KINDS, Chain, FittedModel
-from recsys.requests import BARE_ID, HistoryEvent, Recommendation, RecommendedItem, Request
+from recsys.live_popularity import LivePopularity
+from recsys.model import Chain, FittedModel
+from recsys.request_history import HistoryReader, KnownHistory, StoreReader, Triple
+from recsys.requests import HistoryEvent, Recommendation, RecommendedItem, Request
 from recsys.retrieval.merge import Candidates
+from recsys.retrieval.popularity import PopularitySource
 from recsys.rules import NO_RULES, Rule, Rules
 from recsys.scoring import CHUNK, candidates_with_features
 from recsys.shaping import Placed, Shape, placed
@@ -34,7 +38,6 @@ logger = logging.getLogger(__name__)
 SCORE_DIGITS = 6
 PROPENSITY_DIGITS = 9
 _Kind = tuple[str, tuple[str, ...], bool, bool, tuple[str, ...]]
-Triple = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class _History:
     as_of: float
     unknown: int
     known_user: bool
+    degraded: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,17 @@ class Recommender:
     """Answers requests from a fitted model. It holds no state between requests, so it can be shared by threads.
 
     `clock` gives the time of a request that names none: the newest known event by default, `time.time` in service.
-    `rules` gives those to apply now, `observe` is told what each stage took (`recsys.stage_clock`). `id_order`
-    (n_items,) is the order of the ids, by which ties are broken.
+    `rules` gives those to apply now, `observe` is told what each stage took (`recsys.stage_clock`). `store` adds to the
+    histories of the bundle what came since, and `popularity` what is taken now, for requests without a history and
+    without a time of their own. `id_order` (n_items,) is the order of the ids, by which ties are broken.
     """
 
     def __init__(
         self,
         model: FittedModel,
         clock: Callable[[], float] | None = None,
+        store: StoreReader | None = None,
+        popularity: LivePopularity | None = None,
         rules: Callable[[], Rules] = lambda: NO_RULES,
         observe: Observer = nobody,
     ) -> None:
@@ -99,17 +106,28 @@ class Recommender:
         self.attributes = Attributes(model.catalogue)
         self._given_rules, self._observe = rules, observe
         self._usable: tuple[Rules, Rules] = (NO_RULES, NO_RULES)
+        self._popularity = popularity
+        self._reader = HistoryReader(model, store)
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
-        self.id_order = np.argsort(np.argsort(self._ids, kind="stable"), kind="stable")
-        self._titles: list[str] = model.catalogue.frame[TITLE].tolist()
+        self.id_order = model.catalogue.items.places
+        self._titles = model.catalogue.frame[TITLE].array
 
     @classmethod
     def live(
-        cls, model: FittedModel, rules: Callable[[], Rules] = lambda: NO_RULES, observe: Observer = nobody
+        cls,
+        model: FittedModel,
+        store: StoreReader | None = None,
+        popularity: LivePopularity | None = None,
+        rules: Callable[[], Rules] = lambda: NO_RULES,
+        observe: Observer = nobody,
     ) -> Recommender:
         """A recommender for service: a request without a time is for now."""
-        return cls(model, time.time, rules, observe)
+        return cls(model, time.time, store, popularity, rules, observe)
+
+    def close(self) -> None:
+        """Give the connections of the event store back, where there is one."""
+        self._reader.close()
 
     def problems_of(self, rules: Rules) -> list[str]:
         """What is wrong with the rules over this catalogue, such as a column that it lacks; [] where nothing is."""
@@ -214,6 +232,10 @@ class Recommender:
         order = table[list(matrix.names)].abs().mean().sort_values(ascending=False, kind="stable").index
         return table[["item_id", "title", "score", *order]]
 
+    def kind_weight(self, kind: str) -> float:
+        """What an event of this name counts for; 0 for those that are nothing a user did."""
+        return 0.0 if kind in self.model.settings.events.ignored else self._reader.kind_weight(kind)
+
     def _excludes_seen(self, request: Request) -> bool:
         return self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
 
@@ -278,7 +300,18 @@ class Recommender:
         per_source = max(self.model.settings.retrieval.per_source, len(requests[0].among or ()))
         mask = None if allowed.all() else allowed
         chain = self.chain(requests[0])
-        return candidates_with_features(chain.sources, chain.features, built, per_source, blocked, mask, self._observe)
+        fallback = self._fallback(requests, histories)
+        sources: tuple[Any, ...] = tuple(
+            fallback if source.name == fallback.name else source for source in chain.sources
+        )
+        return candidates_with_features(sources, chain.features, built, per_source, blocked, mask, self._observe)
+
+    def _fallback(self, requests: list[Request], histories: list[_History]) -> PopularitySource:
+        """What is popular: now, where all the requests are for now and have nothing else to go by."""
+        asked = zip(requests, histories, strict=True)
+        if self._popularity is None or any(r.at is not None or len(h.events[0]) for r, h in asked):
+            return self.model.fallback
+        return self._popularity.source
 
     def _list(self, request: Request, history: _History, listed: _Listed, asked: RequestCandidates) -> Recommendation:
         strategy, reason = self._strategy(request, history)
@@ -290,10 +323,12 @@ class Recommender:
                 self._candidate(listed, place, place + 1, None) for place in range(min(request.n, len(listed.pairs)))
             ]
             if len(items) < request.n:
-                items += self._tail(history, hidden, listed, request.n, asked.allowed)
+                items += self._tail(request, history, hidden, listed, asked.allowed)
         else:
             items = self._shaped(request, history, hidden, listed, asked.allowed, shape)
-        return Recommendation(request.request_id, request.user, strategy, reason, tuple(items), history.unknown)
+        return Recommendation(
+            request.request_id, request.user, strategy, reason, tuple(items), history.unknown, history.degraded
+        )
 
     def _shaped(
         self,
@@ -307,7 +342,7 @@ class Recommender:
         """The list as `recsys.shaping` makes it; the scores stay the ranker's."""
         made = placed(
             listed.item_rows, request.n, shape, self.attributes, self.model.features.pairs.embeddings,
-            lambda: self._popular(history, hidden, listed, len(self._ids), allowed), request.request_id,
+            lambda: self._popular(request, history, hidden, listed, len(self._ids), allowed), request.request_id,
         )  # fmt: skip
         explores = shape.exploration.kind != "none"
         items, num_others = [], 0
@@ -330,27 +365,39 @@ class Recommender:
         return self._item(item.item_row, rank, score, (self.model.fallback.name,), propensity)
 
     def _tail(
-        self, history: _History, hidden: npt.NDArray[np.int64], listed: _Listed, n: int, allowed: BoolArray
+        self,
+        request: Request,
+        history: _History,
+        hidden: npt.NDArray[np.int64],
+        listed: _Listed,
+        allowed: BoolArray,
     ) -> list[RecommendedItem]:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
         above = len(listed.pairs)
-        rows = self._popular(history, hidden, listed, n - above, allowed)
+        rows = self._popular(request, history, hidden, listed, request.n - above, allowed)
         return [
             self._other(Placed(int(row), None), above + k, listed.lowest, k, None)
             for k, row in enumerate(rows, start=1)
         ]
 
     def _popular(
-        self, history: _History, hidden: npt.NDArray[np.int64], listed: _Listed, n: int, allowed: BoolArray
+        self,
+        request: Request,
+        history: _History,
+        hidden: npt.NDArray[np.int64],
+        listed: _Listed,
+        n: int,
+        allowed: BoolArray,
     ) -> npt.NDArray[np.int64]:
         """The n most popular items that are no candidates."""
         blocked = ItemSets.of([np.concatenate([hidden, listed.item_rows])])
-        return self.model.fallback.scores(self._build([history]))[""].top(n, blocked, allowed).item_rows
+        source = self._fallback([request], [history])
+        return source.scores(self._build([history]))[""].top(n, blocked, allowed).item_rows
 
     def _item(
         self, row: int, rank: int, score: float, sources: tuple[str, ...], propensity: float | None
     ) -> RecommendedItem:
-        return RecommendedItem(self._ids[row], rank, score, self._titles[row], sources, propensity)
+        return RecommendedItem(self._ids[row], rank, score, str(self._titles[row]), sources, propensity)
 
     def _strategy(self, request: Request, history: _History) -> tuple[str, str]:
         """Which path answers, and why where it is not the ranker's."""
@@ -384,12 +431,12 @@ class Recommender:
         known; a request without a time is for the moment after its newest event, if that is later than the clock.
         """
         as_of = self._time(request)
-        known_user = request.user is not None and request.user in self.model.users
-        unknown = 0
         if request.history is None:
-            events = self._stored_history(request.user if known_user else None, as_of)
+            known = self._reader.read(request.user, as_of, strict=request.at is not None)
         else:
             events, unknown = self._own_history(request.history, as_of, strict=request.at is not None)
+            known = KnownHistory(events, request.user is not None and request.user in self.model.users, unknown)
+        events, unknown = known.events, known.unknown
         if request.recent:
             events, missing = self._with_recent(events, request.recent, as_of)
             unknown += missing
@@ -397,7 +444,8 @@ class Recommender:
             as_of = float(events[1][-1]) + 1.0
         limit = self.model.settings.events.history_limit
         newest = (events[0][-limit:], events[1][-limit:], events[2][-limit:])
-        return _History(newest, events[0], as_of if self._has_clock else np.nan, unknown, known_user)
+        moment = as_of if self._has_clock else np.nan
+        return _History(newest, events[0], moment, unknown, known.known_user, known.degraded)
 
     @property
     def _has_clock(self) -> bool:
@@ -414,21 +462,11 @@ class Recommender:
             orders = np.array(stamps, np.float64)
         else:
             orders = np.arange(len(history), dtype=np.float64) - len(history) + (as_of if self._has_clock else 0.0)
-        weights = np.array([self._kind_weight(event.event) for event in history], np.float32)
+        weights = np.array([self._reader.kind_weight(event.event) for event in history], np.float32)
         known = rows >= 0
         usable = known & (orders < as_of) if strict and self._has_clock else known
         order = np.lexsort((rows[usable], orders[usable]))
         return (rows[usable][order], orders[usable][order], weights[usable][order]), int((~known).sum())
-
-    def _stored_history(self, user: str | None, as_of: float) -> Triple:
-        stored = self.model.histories
-        if user is None:
-            return np.empty(0, np.int64), np.empty(0), np.empty(0, np.float32)
-        row = self.model.users.row(user)
-        span = slice(int(stored.indptr[row]), int(stored.indptr[row + 1]))
-        rows, times, weights = stored.item_rows[span].astype(np.int64), stored.times[span], stored.weights[span]
-        stop = int(np.searchsorted(times, as_of, side="left")) if stored.has_clock else len(times)
-        return rows[:stop], times[:stop], weights[:stop]
 
     def _with_recent(self, events: Triple, recent: tuple[str, ...], as_of: float) -> tuple[Triple, int]:
         """`recent` as moments of their own behind the newest event, a second apart, up to the time of the list if that
@@ -442,11 +480,6 @@ class Recommender:
         added = (known, orders, np.ones(len(known), np.float32))
         joined = tuple(np.concatenate([old, new]) for old, new in zip(events, added, strict=True))
         return (joined[0], joined[1], joined[2]), int(len(recent) - len(known))
-
-    def _kind_weight(self, kind: str) -> float:
-        """The weight that training gave the event type; a bare id counts as the strongest."""
-        weights = self.model.kind_weights
-        return 1.0 if kind == BARE_ID else float(weights.get(kind, weights.get(OTHER_KINDS, 1.0)))
 
     def _build(self, histories: list[_History]) -> Histories:
         rows, orders, weights = zip(*(h.events for h in histories), strict=True) if histories else ((), (), ())

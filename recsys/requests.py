@@ -69,7 +69,8 @@ class RecommendedItem:
 @dataclass(frozen=True)
 class Recommendation:
     """The answer to one request. `strategy` says which path answered, `reason` why where it is a fallback;
-    `unknown_history_items` counts history items that are not in the catalogue (they are ignored)."""
+    `unknown_history_items` counts history items that are not in the catalogue (they are ignored). `degraded` says why
+    the event store was not asked, where there is one: the list then knows what the bundle knows."""
 
     request_id: str
     user: str | None
@@ -77,3 +78,4 @@ class Recommendation:
     reason: str
     items: tuple[RecommendedItem, ...]
     unknown_history_items: int = 0
+    degraded: str = ""

@@ -30,6 +30,7 @@ from recsys.errors import RequestError
 from recsys.gating_settings import GatingSettings
 from recsys.retrieval.wiring import SOURCES, RetrievalSettings
 from recsys.shapes import parse_cap, parse_exploration
+from recsys.stores.settings import StoreSettings
 from recsys.windows import ExampleSettings
 
 PREFIX = "RECSYS_"
@@ -98,6 +99,7 @@ class Settings(base.Settings):
     gating: GatingSettings = GatingSettings()
     lambdamart: LambdaMartSettings = LambdaMartSettings()
     serve: ServeSettings = ServeSettings()
+    store: StoreSettings = StoreSettings()
 
 
 def load_settings(

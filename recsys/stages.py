@@ -27,8 +27,8 @@ from recsys.settings import Settings
 Made = TypeVar("Made")
 
 _OF_THE_FOREST = [f"lambdamart.{key}" for key in LambdaMartSettings.model_fields if key != "share_held_out"]
-_AFTER_THE_SOURCES = ["serve", "ranker", "gating", *_OF_THE_FOREST]
-_BEHIND_THE_TEXT = ["serve", "ranker", "gating", "lambdamart", "features", "retrieval", "sources"]
+_AFTER_THE_SOURCES = ["serve", "store", "ranker", "gating", *_OF_THE_FOREST]
+_BEHIND_THE_TEXT = ["serve", "store", "ranker", "gating", "lambdamart", "features", "retrieval", "sources"]
 _OF_THE_LISTS = ["examples.negatives_per_list", "examples.min_lists"]
 IGNORED: Mapping[str, frozenset[str]] = {
     "windows": frozenset([*_BEHIND_THE_TEXT, *_OF_THE_LISTS, "encoder", "finetune", "threads"]),

@@ -4,6 +4,7 @@ shared).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 
 import world
 from features.tables import Dataset
+from postgres import running_server
 from recsys.model import FittedModel
 from recsys.settings import Settings, settings_from
 
@@ -47,3 +49,10 @@ def tiny_model(tiny_dataset: Dataset, tiny_settings: Settings) -> FittedModel:
     from recsys.training import train
 
     return train(tiny_dataset, tiny_settings)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server, started once; tests make databases of their own in it."""
+    with running_server() as url:
+        yield url

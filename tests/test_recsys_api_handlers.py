@@ -24,14 +24,15 @@ def test_without_a_bundle_only_alive_answers() -> None:
 
 def test_a_missing_setting_says_how_to_start(caplog: pytest.LogCaptureFixture) -> None:
     handlers = Handlers.from_bundle(None)
-    assert "RECSYS_BUNDLE" in handlers.why_not_ready
+    assert handlers.serving is not None
+    assert "RECSYS_BUNDLE" in handlers.serving.refused
     assert "RECSYS_BUNDLE" in caplog.text
 
 
 def test_a_missing_bundle_is_logged_once_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     handlers = Handlers.from_bundle(str(tmp_path / "nowhere"))
-    assert handlers.recommender is None
-    assert "nowhere" in handlers.why_not_ready
+    assert handlers.serving is not None
+    assert "nowhere" in handlers.serving.refused
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 

@@ -123,3 +123,19 @@ def test_one_seed_gives_one_index_and_small_catalogues_none(monkeypatch: pytest.
     monkeypatch.setattr(nearest, "EXACT_ITEMS", N)
     assert build_index(vectors, 0) is NO_INDEX
     assert nearest.nearest(NO_INDEX) is None
+
+
+def test_what_changed_or_came_after_the_index_is_found_as_well() -> None:
+    """The index knows neither: it would look for the one where it was, and for the other nowhere."""
+    vectors = _vectors((1.0, 1.0))
+    query = on_grid(_vectors((1.0, 1.0))[:1], items=False)
+    far = int(np.argmin(vectors @ query[0]))
+    index = build_index(vectors, 0)
+    best = on_grid(query * np.float32(0.999), items=True)
+    changed = np.vstack([vectors, best])
+    changed[far] = best
+    asked = InnerProductScores(query, changed, np.ones(1, np.float32), nearest=Nearest(index, np.array([far])))
+    assert set(_lists(asked, ItemSets.empty(1))[0][:3]) >= {far, N}
+    hidden = np.ones(N + 1, bool)
+    hidden[[far, N]] = False
+    assert not {far, N} & set(_lists(asked, ItemSets.empty(1), hidden)[0])

@@ -129,6 +129,7 @@ def test_without_a_bundle_it_lives_and_says_why_it_is_not_ready(unready: FlaskCl
 def test_a_saved_bundle_is_loaded_and_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     version = save_bundle(handmade_model(), tmp_path)
     monkeypatch.setenv("RECSYS_BUNDLE", str(tmp_path))
+    monkeypatch.setenv("RECSYS_STORE", "none")
     with limit_threads(1):
         client = create_app().test_client()
     assert client.get("/readyz").get_json() == {"status": "ready", "bundle": version}
@@ -141,6 +142,7 @@ def test_a_damaged_bundle_is_refused_by_the_files_name(monkeypatch: pytest.Monke
     damaged = tmp_path / version / "items.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     monkeypatch.setenv("RECSYS_BUNDLE", str(tmp_path))
+    monkeypatch.setenv("RECSYS_STORE", "none")
     with limit_threads(1):
         client = create_app().test_client()
     for path in ("/readyz", "/recommend?user=ann"):

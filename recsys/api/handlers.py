@@ -2,73 +2,100 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from recsys.api.events import Refused, read_events, verdicts_document
+from recsys.api.items import check_item_id, read_item, read_items
 from recsys.api.queries import SearchQuery, SimilarQuery
 from recsys.api.schemas import answer_document, request_from_body, request_from_query
-from recsys.api.served import Served, load_served
-from recsys.errors import BundleError, RequestError
-from recsys.experiments import Experiment, load_experiment
+from recsys.errors import BundleError, RequestError, StoreError
+from recsys.experiments import load_experiment
+from recsys.item_documents import Document
 from recsys.monitoring import Metrics
 from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.rules import rules_from_json
 from recsys.rules_file import RulesFile
 from recsys.schemas import RankBody, parse_body_as
-from recsys.settings import ServeSettings
-from recsys.threads import limit_threads
+from recsys.served import Served, Surroundings
+from recsys.serving import Serving
+from recsys.settings import ServeSettings, load_settings
+from recsys.stores.base import MAX_ID_BYTES, EventStore
+from recsys.stores.opening import NO_STORE, open_later, url_or_default
+from recsys.stores.settings import StoreSettings
 
-logger = logging.getLogger(__name__)
 Read = Callable[[ServeSettings], Request]
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """The calls. Nothing here changes after start-up, so any number of threads may share it.
+    """The calls, for any number of threads. What they answer from is `serving`'s, or a `recommender` that stays.
 
-    Without a `recommender` every call but `alive` raises BundleError with `why_not_ready`. Where an `experiment` runs,
-    `variants` has what serves each of its variants. `served` is what has been made of the recommender, if anything.
+    Where there is neither, or no bundle, the calls that need one raise BundleError; without a `store` those that need
+    it raise StoreError. `surroundings` holds the rules, the experiment and the figures.
     """
 
     recommender: Recommender | None
     why_not_ready: str = ""
-    rules_file: RulesFile | None = None
-    experiment: Experiment | None = None
-    variants: Mapping[str, Served] = field(default_factory=dict)
-    metrics: Metrics = field(default_factory=Metrics)
-    served: Served | None = None
+    store: EventStore | None = None
+    store_settings: StoreSettings = field(default_factory=StoreSettings)
+    serving: Serving | None = None
+    surroundings: Surroundings = field(default_factory=Surroundings)
 
     @classmethod
-    def from_bundle(cls, bundle: str | None, rules: str | None = None, experiment: str | None = None) -> Self:
+    def from_bundle(
+        cls, bundle: str | None, store_url: str | None = None, rules: str | None = None, experiment: str | None = None
+    ) -> Handlers:
         """Handlers of the current version in the folder `bundle`, answering on one thread each (see `recsys.threads`),
-        under a file of rules and an experiment's file. SettingsError where one of those can't be used.
+        with the event store at `store_url` (None: a SQLite file in that folder, "none": no store), under a file of
+        rules and an experiment's file.
 
         A missing or damaged bundle is logged here, once, and the process starts all the same: it then says why it is
-        not ready, instead of being restarted for ever.
+        not ready, instead of being restarted for ever. So it does without a store that can't be reached yet.
+        SettingsError where the URL, a setting or a file is wrong.
         """
-        rules_file = RulesFile(Path(rules)) if rules else None
-        running = load_experiment(Path(experiment)) if experiment else None
-        metrics = Metrics()
-        try:
-            limit_threads(1)
-            served, variants = load_served(_folder(bundle), rules_file, running, metrics)
-        except BundleError as error:
-            logger.error("not ready, answering 503: %s", error)  # noqa: TRY400  (the text says it all; a traceback adds nothing)
-            return cls(None, str(error), rules_file, running, metrics=metrics)
-        return cls(served.recommender, "", rules_file, running, variants, metrics, served)
+        around = Surroundings(
+            RulesFile(Path(rules)) if rules else None, load_experiment(Path(experiment)) if experiment else None
+        )
+        settings = load_settings().store
+        root = Path(bundle) if bundle else None
+        url = url_or_default(store_url, root)
+        store = open_later(url, settings) if url else None
+        return cls(None, "", store, settings, Serving(root, store, settings, around), around)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The figures of this process."""
+        return self.surroundings.metrics
+
+    def start(self) -> None:
+        """Begin to follow bundles and store, in every process that answers; calling it again does nothing."""
+        if self.serving is not None:
+            self.serving.start()
+
+    def close(self) -> None:
+        """Stop following, and give the store's connections back."""
+        if self.serving is not None:
+            self.serving.stop()
+        if self.store is not None:
+            self.store.close()
 
     def alive(self) -> dict[str, Any]:
         """`GET /healthz`: the process answers, whatever it has loaded."""
         return {"status": "ok"}
 
     def ready(self) -> dict[str, Any]:
-        """`GET /readyz`: a verified bundle is loaded."""
-        return {"status": "ready", "bundle": self._main.bundle}
+        """`GET /readyz`: a verified bundle is loaded; `refused` says why the promoted one is not, where an older one
+        goes on.
+        """
+        answer = {"status": "ready", "bundle": self._main.bundle}
+        refused = self.serving.refused if self.serving else ""
+        return answer | {"refused": refused} if refused else answer
 
     def recommend(self, query: bytes, request_id: str) -> dict[str, Any]:
         """`GET /recommend`, from the raw query string."""
@@ -141,23 +168,82 @@ class Handlers:
 
     def _served(self, request: Request) -> Served:
         """What answers this user."""
-        if self.experiment is None:
+        experiment = self.surroundings.experiment
+        if experiment is None or self.serving is None:
             return self._main
-        return self.variants[self.experiment.assign(request.user).name]
+        return self.serving.snapshot.variants[experiment.assign(request.user).name]
+
+    def take_events(self, body: bytes) -> dict[str, Any]:
+        """`POST /events`: one verdict a row, when what is accepted is on the disk. An event that comes alone is refused
+        as a request is; unknown items are taken and noted, as events may be sooner here than their item.
+        """
+        store = self._store()
+        reading = read_events(body, time.time(), self.store_settings)
+        if reading.alone and isinstance(reading.rows[0], Refused):
+            raise RequestError(reading.rows[0].parameter, reading.rows[0].reason)
+        events = reading.events
+        verdicts = store.append(events)
+        try:
+            items = self._main.recommender.model.catalogue.items
+        except BundleError:
+            return verdicts_document(reading, verdicts, None)
+        return verdicts_document(reading, verdicts, items.rows([event.item_id for event in events]) >= 0)
+
+    def forget(self, user_id: str) -> dict[str, Any]:
+        """`DELETE /users/ID`: the user's events are removed, and what bundles know of the user is hidden."""
+        if not user_id.strip() or "\0" in user_id or "\ufffd" in user_id or len(user_id.encode()) > MAX_ID_BYTES:
+            raise RequestError("user", f"the user must be text in UTF-8, of at most {MAX_ID_BYTES} bytes")
+        return {"user": user_id, "removed_events": self._store().forget(user_id, time.time())}
+
+    def put_item(self, item_id: str, body: bytes) -> dict[str, Any]:
+        """`PUT /items/ID`: durable, and in the next answer of this worker, when it returns."""
+        document = read_item(body)
+        return self._put({check_item_id(item_id): document}, {}) | {"item_id": item_id}
+
+    def put_items(self, body: bytes) -> dict[str, Any]:
+        """`POST /items`: all of them or, where one can't be used, none."""
+        documents, names = read_items(body)
+        return self._put(documents, names)
+
+    def delete_item(self, item_id: str) -> dict[str, Any]:
+        """`DELETE /items/ID`: in no later answer of this worker; `known` says whether there was such an item."""
+        serving, store = self._serving(), self._store()
+        known = check_item_id(item_id) in serving.snapshot.recommender.model.catalogue.items
+        store.delete_item(item_id)
+        serving.catch_up()
+        return {"bundle": serving.snapshot.version, "item_id": item_id, "known": known}
+
+    def _put(self, documents: Mapping[str, Document], names: Mapping[str, str]) -> dict[str, Any]:
+        serving, store = self._serving(), self._store()
+        serving.check(documents, names)
+        store.put_items(documents)
+        serving.catch_up()
+        return {"bundle": serving.snapshot.version, "stored": len(documents)}
+
+    def _serving(self) -> Serving:
+        if self.serving is None:
+            raise StoreError("this service was started without a bundle folder, so it takes no items")
+        return self.serving
+
+    def _store(self) -> EventStore:
+        if self.store is None:
+            raise StoreError(
+                f"this service has no event store: start it with --store URL, or without --store {NO_STORE}"
+            )
+        return self.store
 
     def _rules_file(self) -> RulesFile:
-        if self.rules_file is None:
+        if self.surroundings.rules is None:
             raise RequestError("rules", "the service has no rules file; start it with `recsys serve --rules FILE`")
-        return self.rules_file
+        return self.surroundings.rules
+
+    @property
+    def _main(self) -> Served:
+        """Taken once a request: a newer one may come at any moment."""
+        return self.serving.snapshot.served if self.serving is not None else self._unchanging
 
     @cached_property
-    def _main(self) -> Served:
+    def _unchanging(self) -> Served:
         if self.recommender is None:
             raise BundleError(self.why_not_ready)
-        return self.served or Served(self.recommender)
-
-
-def _folder(bundle: str | None) -> Path:
-    if not bundle:
-        raise BundleError("no bundle is set: use `recsys serve --bundle DIR`, or set RECSYS_BUNDLE to that folder")
-    return Path(bundle)
+        return Served(self.recommender)

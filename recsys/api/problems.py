@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from recsys.errors import BundleError, RequestError
+from recsys.errors import BundleError, RequestError, StoreError
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -32,9 +32,9 @@ class Problem:
 
 
 def problem_of(error: Exception) -> Problem:
-    """400 for a request that can't be answered as it stands, 503 for a missing bundle, else 500 without internals."""
+    """400 for a request that can't be answered as it stands, 503 without bundle or store, else a bare 500."""
     if isinstance(error, RequestError):
         return Problem(HTTPStatus.BAD_REQUEST, str(error), error.parameter)
-    if isinstance(error, BundleError):
+    if isinstance(error, (BundleError, StoreError)):
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; the log has it under this request_id")

@@ -27,10 +27,10 @@ def request_from_body(body: bytes, request_id: str, limits: ServeSettings) -> Re
 
 def answer_document(recommendation: Recommendation, bundle: str, variant: str | None = None) -> dict[str, Any]:
     """What the calls that list items answer; `recsys.api.answers` describes it. `variant` is named where there are
-    several.
+    several; `degraded` and its reason are there where the event store could not be asked.
     """
     named = {} if variant is None else {"variant": variant}
-    return {
+    document = {
         "user": recommendation.user,
         "request_id": recommendation.request_id,
         "bundle": bundle,
@@ -40,6 +40,9 @@ def answer_document(recommendation: Recommendation, bundle: str, variant: str | 
         "unknown_history_items": recommendation.unknown_history_items,
         "items": [_item_document(item) for item in recommendation.items],
     }
+    if recommendation.degraded:
+        document |= {"degraded": True, "degraded_reason": recommendation.degraded}
+    return document
 
 
 def _item_document(item: RecommendedItem) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from their history, and items that nobody has touched get factors from their tex
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Self
@@ -14,9 +15,10 @@ from pydantic import Field
 
 from features.grid import on_grid
 from features.histories import Histories
+from features.row_changes import RowChanges
 from features.settings import Settings
 from recsys.retrieval.base import FitData
-from recsys.retrieval.nearest import NO_INDEX, Bytes, Nearest, build_index, nearest
+from recsys.retrieval.nearest import NO_INDEX, NONE_MOVED, Bytes, Ints, Nearest, build_index, nearest, with_moved
 from recsys.retrieval.projection import mapped, project_factors, with_text
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 
@@ -44,7 +46,7 @@ class AlsSource:
     """`item_factors` (n_items, factors) float32 on the item grid, divided by `largest_norm`; `gram` (factors,
     factors) float64, that of the items with events; `projection` (embedding_size, factors) float32 maps text
     embeddings to item factors, (0, factors) where there is nothing to learn it from; `index` is what `build_index` made
-    of the item factors.
+    of the item factors then; `moved`: see `Nearest`.
     """
 
     name: ClassVar[str] = "als"
@@ -57,6 +59,7 @@ class AlsSource:
     half_life: float | None
     history_limit: int
     index: Bytes = field(default_factory=lambda: NO_INDEX, repr=False, kw_only=True)
+    moved: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
 
     @classmethod
     def fit(cls, data: FitData, settings: AlsSettings) -> Self:
@@ -92,6 +95,15 @@ class AlsSource:
         longest = np.maximum(np.linalg.norm(factors, axis=1, keepdims=True), 1.0)
         return on_grid(factors / longest, items=True)
 
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`: what nobody has taken gets the factors that its text predicts."""
+        values = self.project(changes.embeddings)
+        taken = ~changes.untouched
+        values[taken] = self.item_factors[changes.rows[taken]]
+        factors = changes.placed(self.item_factors, values)
+        moved = with_moved(self.moved, changes, self.item_factors, factors)
+        return dataclasses.replace(self, item_factors=factors, moved=moved)
+
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """Predicted preference (about 0..1), from the history decayed by `half_life`, and undecayed."""
         out: dict[str, Scores] = {"": self._folded_in(histories, self.half_life)}
@@ -109,7 +121,7 @@ class AlsSource:
 
     @cached_property
     def _nearest(self) -> Nearest | None:
-        return nearest(self.index)
+        return nearest(self.index, self.moved)
 
     def fold_in(self, histories: Histories, half_life: float | None) -> npt.NDArray[np.float64]:
         """User vectors (n, factors): the least-squares step of ALS for the history's items, zero for an empty

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from features.histories import Histories
 from features.interactions import EventSettings, event_weights, interaction_matrix
+from features.row_changes import RowChanges
 from features.settings import Settings
 from features.tables import Catalogue, Events
 from recsys.retrieval.scores import F32, Scores
@@ -62,6 +63,12 @@ class CandidateSource(Protocol):
     @classmethod
     def fit(cls, data: FitData, settings: Settings) -> Self | None:
         """Learn from `data`, and nothing else."""
+        ...
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """The same source over a catalogue with items that are new or say something else; see
+        `features.row_changes`.
+        """
         ...
 
     def scores(self, histories: Histories) -> dict[str, Scores]:

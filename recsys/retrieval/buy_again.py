@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from features.histories import Histories
+from features.row_changes import RowChanges
 from features.runs import ends, rank_in_run
 from features.settings import Settings
 from features.touches import Ints, Standing, standing_now
@@ -24,6 +25,10 @@ class _BuyAgainSource(ABC):
     def fit(cls, data: FitData, settings: Settings) -> Self:  # noqa: ARG003  (the contract has them)
         """There is nothing to learn."""
         return cls()
+
+    def with_rows(self, changes: RowChanges) -> Self:  # noqa: ARG002
+        """It knows nothing of items."""
+        return self
 
     @staticmethod
     @abstractmethod

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
 
 from features.histories import Histories
+from features.row_changes import RowChanges
 from features.runs import flat_rows
 from features.tables import FloatArray, IntArray
 from recsys.retrieval.scores import F32, Scores, SparseScores
@@ -28,6 +31,10 @@ class ItemItemSource:
     weights: sp.csr_matrix
     half_life: float | None
     history_limit: int
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`: nothing speaks for what is new."""
+        return dataclasses.replace(self, weights=changes.square(self.weights))
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The sum of the history's rows: decayed by `half_life` (what it recommends by), undecayed, and the newest

@@ -9,17 +9,20 @@ lists are found by direction alone, and long vectors, which score best, are miss
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from features.row_changes import RowChanges
 from features.tables import BoolArray
 
 F32 = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+NONE_MOVED: Ints = np.empty(0, np.int64)
 NO_INDEX: Bytes = np.empty(0, np.uint8)
 EXACT_ITEMS = 50_000
 """Up to so many items all are scored: two milliseconds for 384 numbers each, and nothing is missed."""
@@ -54,9 +57,10 @@ def build_index(vectors: F32, seed: int) -> Bytes:
 
 @dataclass(frozen=True)
 class Nearest:
-    """An index that `build_index` has made, in use."""
+    """An index that `build_index` has made, in use; `moved` are items whose vectors are not those it was made of."""
 
     data: Bytes
+    moved: Ints = field(default_factory=lambda: NONE_MOVED)
 
     @cached_property
     def _index(self) -> Any:
@@ -83,9 +87,15 @@ class Nearest:
         return np.asarray(rows[0][rows[0] >= 0], np.int64)
 
 
-def nearest(data: Bytes) -> Nearest | None:
+def nearest(data: Bytes, moved: Ints = NONE_MOVED) -> Nearest | None:
     """The index to use, None where all items are to be scored."""
-    return Nearest(data) if len(data) else None
+    return Nearest(data, moved) if len(data) else None
+
+
+def with_moved(moved: Ints, changes: RowChanges, before: F32, after: F32) -> Ints:
+    """`moved` and the rows there were before whose vectors the changes made others."""
+    old = changes.rows[~changes.new]
+    return np.union1d(moved, old[(before[old] != after[old]).any(axis=1)]).astype(np.int64)
 
 
 def _faiss() -> Any:

@@ -4,6 +4,7 @@ candidates.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Self
@@ -15,6 +16,7 @@ from pydantic import Field
 
 from features.attributes import attribute_vectors
 from features.histories import Histories
+from features.row_changes import RowChanges
 from features.settings import Settings
 from features.tables import BoolArray
 from recsys.retrieval.base import FitData
@@ -66,6 +68,18 @@ class NewItemsSource:
     @cached_property
     def _own(self) -> tuple[F32, sp.csr_matrix]:
         return self.embeddings[self.new_rows], self.attributes[self.new_rows]
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`: what nobody has taken is new, if it has a text or attributes."""
+        described = changes.embeddings.any(axis=1) | (np.diff(changes.attributes.indptr) > 0)
+        rows = np.union1d(self.new_rows, changes.rows[changes.untouched & described])
+        undescribed = changes.rows[changes.untouched & ~described]
+        return dataclasses.replace(
+            self,
+            embeddings=changes.embedded(self.embeddings),
+            attributes=changes.sparse(self.attributes, changes.attributes),
+            new_rows=np.setdiff1d(rows, undescribed),
+        )
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The match of the history's content and each item's; only new ones are recommended."""

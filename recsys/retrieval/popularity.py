@@ -4,6 +4,7 @@ catalogue.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from features.decay import time_decay
 from features.histories import Histories
+from features.row_changes import RowChanges
 from features.settings import Settings
 from recsys.retrieval.base import FitData
 from recsys.retrieval.scores import Scores, SharedScores
@@ -45,6 +47,15 @@ class PopularitySource:
         by_id = np.argsort(data.catalogue.items.ids, kind="stable")
         order = by_id[np.argsort(-counts[by_id], kind="stable")]
         return cls(np.log1p(counts).astype(np.float32), order.astype(np.int64))
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`: new items stand by id among those that nobody has taken."""
+        added = changes.ids[changes.new]
+        first = int(np.argmax(self.values[self.order] <= 0)) if (self.values <= 0).any() else len(self.order)
+        by_id = np.array(sorted(range(len(added)), key=lambda k: added[k]), np.int64)
+        places = [bisect_left(self.order, added[k], first, key=changes.all_ids.__getitem__) for k in by_id]
+        order = np.insert(self.order, places, changes.num_before + by_id)
+        return type(self)(changes.lengthened(self.values, 0.0), order)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The same for every history."""

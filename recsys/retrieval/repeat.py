@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from features.cycles import Cycles, first_categories, shrunk_means
+from features.cycles import Cycles, first_categories, shrunk_means, usual_of_category
 from features.histories import Histories
+from features.row_changes import RowChanges
 from features.runs import ends, rank_in_run
 from features.settings import Settings
 from features.touches import Floats, Ints, Standing, Touches, standing_now
@@ -69,6 +70,12 @@ class RepeatSource:
         flat = np.ones((len(_TAKES) + 1, len(_AGO) + 1)), np.ones((3, len(_OVERDUE) + 1))
         source = cls(cycles, np.maximum(rates, 1e-6), *flat, settings.chances_of_pair)
         return source._with_factors(chances, used)
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`; a new item is taken again as often as its category's usually are."""
+        cycles = self.cycles.with_rows(changes)
+        rates = usual_of_category(self.rates, changes)
+        return type(self)(cycles, rates, self.by_recency, self.by_cycle, self.chances_of_pair)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The chance that each liked item of the history is taken again; the others have none."""

@@ -148,9 +148,9 @@ class InnerProductScores:
             if few is not None and len(few) <= FEW_ALLOWED:
                 rows = few
             else:
-                later = np.arange(index.num_items, len(self.items))
+                later = np.concatenate([index.moved, np.arange(index.num_items, len(self.items))])
                 later = later if allowed is None else later[allowed[later]]
-                rows = np.concatenate([index.propose(query, n + len(seen), allowed), later])
+                rows = np.union1d(index.propose(query, n + len(seen), allowed), later)
             rows = rows[~np.isin(rows, seen)]
             best = best_columns(self.items[rows] @ query, rows, n)
             items.append(best)

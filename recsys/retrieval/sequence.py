@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from features.grid import on_grid
 from features.histories import Histories
+from features.row_changes import RowChanges
 from recsys.retrieval.base import FitData
-from recsys.retrieval.nearest import NO_INDEX, Bytes, Nearest, build_index, nearest
+from recsys.retrieval.nearest import NO_INDEX, NONE_MOVED, Bytes, Ints, Nearest, build_index, nearest, with_moved
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 from recsys.retrieval.sequence_settings import SequenceSettings
 
@@ -35,7 +36,7 @@ class SequenceSource:
     (text_size, size). The other arrays are the layers', the bias being the last row of each matrix and the norms'
     gains folded into what follows: `attend` (layers, size + 1, 3 size), `joined` (layers, size + 1, size), `wide`
     (layers, size + 1, 4 size), `narrow` (layers, 4 size + 1, size), `gap_bias` (layers, heads, max_tokens + 1),
-    `norm` (2, size). `index` is what `build_index` made of the vectors.
+    `norm` (2, size). `index` is what `build_index` made of the vectors then; `moved`: see `Nearest`.
     """
 
     name: ClassVar[str] = "sequence"
@@ -50,6 +51,7 @@ class SequenceSource:
     gap_bias: npt.NDArray[np.float32]
     norm: npt.NDArray[np.float32]
     index: Bytes = field(default_factory=lambda: NO_INDEX, repr=False, kw_only=True)
+    moved: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
 
     @classmethod
     def fit(cls, data: FitData, settings: SequenceSettings) -> Self:
@@ -82,7 +84,23 @@ class SequenceSource:
         if not len(self.text_projection):
             return self
         vectors, largest = _gridded(self.ids, self.text_projection, embeddings)
-        return dataclasses.replace(self, vectors=vectors, largest_norm=largest, index=build_index(vectors, 0))
+        return dataclasses.replace(
+            self, vectors=vectors, largest_norm=largest, index=build_index(vectors, 0), moved=NONE_MOVED
+        )
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`: a new item is its text alone; longer vectors are cut to norm 1."""
+        ids = np.zeros((len(changes.rows), self.ids.shape[1]), np.float32)
+        ids[~changes.new] = self.ids[changes.rows[~changes.new]]
+        vectors = ids.astype(np.float64)
+        if len(self.text_projection):
+            vectors += changes.embeddings.astype(np.float64) @ self.text_projection.astype(np.float64)
+        vectors /= self.largest_norm
+        longest = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1.0)
+        values = on_grid(vectors / longest, items=True)
+        placed = changes.placed(self.vectors, values)
+        moved = with_moved(self.moved, changes, self.vectors, placed)
+        return dataclasses.replace(self, vectors=placed, ids=changes.placed(self.ids, ids), moved=moved)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The logit of each item as the next one."""
@@ -101,7 +119,7 @@ class SequenceSource:
 
     @cached_property
     def _nearest(self) -> Nearest | None:
-        return nearest(self.index)
+        return nearest(self.index, self.moved)
 
     @cached_property
     def _known(self) -> npt.NDArray[np.int64]:

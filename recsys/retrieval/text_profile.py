@@ -13,9 +13,10 @@ from pydantic import Field
 
 from features.grid import on_grid
 from features.histories import Histories
+from features.row_changes import RowChanges
 from features.settings import Settings
 from recsys.retrieval.base import FitData
-from recsys.retrieval.nearest import NO_INDEX, Bytes, Nearest, build_index, nearest
+from recsys.retrieval.nearest import NO_INDEX, NONE_MOVED, Bytes, Ints, Nearest, build_index, nearest, with_moved
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 
 
@@ -29,7 +30,7 @@ class TextProfileSettings(Settings):
 @dataclass(frozen=True)
 class TextProfileSource:
     """`embeddings` (n_items, embedding_size) float32 unit rows on the item grid, zero rows where there is no text;
-    `index` is what `build_index` made of them.
+    `index` is what `build_index` made of them then; `moved`: see `Nearest`.
     """
 
     name: ClassVar[str] = "text_profile"
@@ -37,6 +38,7 @@ class TextProfileSource:
     half_life: float | None
     history_limit: int
     index: Bytes = field(default_factory=lambda: NO_INDEX, repr=False, kw_only=True)
+    moved: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
 
     @classmethod
     def fit(cls, data: FitData, settings: TextProfileSettings) -> Self | None:
@@ -48,11 +50,17 @@ class TextProfileSource:
 
     def with_embeddings(self, embeddings: F32) -> Self:
         """The same source over other texts."""
-        return dataclasses.replace(self, embeddings=embeddings, index=build_index(embeddings, 0))
+        return dataclasses.replace(self, embeddings=embeddings, index=build_index(embeddings, 0), moved=NONE_MOVED)
 
     @cached_property
     def _nearest(self) -> Nearest | None:
-        return nearest(self.index)
+        return nearest(self.index, self.moved)
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`."""
+        embeddings = changes.embedded(self.embeddings)
+        moved = with_moved(self.moved, changes, self.embeddings, embeddings)
+        return dataclasses.replace(self, embeddings=embeddings, moved=moved)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """Cosine of the profile and each item."""

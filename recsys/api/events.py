@@ -1,0 +1,178 @@
+"""`POST /events`: from a JSON body to events and the reasons against the others, and back to one verdict a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from features.event_rows import DEFAULT_EVENT
+from features.tables import BoolArray
+from recsys.errors import RequestError
+from recsys.stores.base import MAX_ID_BYTES, Event, Verdict
+from recsys.stores.settings import StoreSettings
+
+FUTURE_SECONDS = 86_400.0
+"""An event may be dated so far after now: clocks differ, and local time read as UTC is up to 14 hours ahead."""
+MAX_TEXT = 1024
+"""Characters of a search query, a session or an event's name."""
+_LARGEST_VALUE = 3.4e38
+_SHOWN = 80
+_DAY = 86_400.0
+_BROKEN_MARKS = ("\0", "\ufffd")
+
+
+def _whole(text: str) -> str:
+    if any(mark in text for mark in _BROKEN_MARKS):
+        raise ValueError("holds a NUL or broken character")
+    return text
+
+
+def _id(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    if len(text.encode()) > MAX_ID_BYTES:
+        raise ValueError(f"is longer than {MAX_ID_BYTES} bytes")
+    return _whole(text)
+
+
+Id = Annotated[str, AfterValidator(_id)]
+Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_whole)]
+
+
+class EventBody(BaseModel):
+    """One event as it is sent. `timestamp` is in unix seconds or ISO 8601 (UTC where it does not say), now if absent;
+    without an `event_id` an event is known by user, item, name and time.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    user_id: Id
+    item_id: Id
+    event: Text | None = None
+    timestamp: float | str | None = None
+    value: Annotated[float, Field(ge=-_LARGEST_VALUE, le=_LARGEST_VALUE)] | None = None
+    event_id: Id | None = None
+    session_id: Text | None = None
+    request_id: Text | None = None
+    query: Text | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a row is no event, and which key is to blame."""
+
+    parameter: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The rows of a body in their order. `alone`: the body was one event, not a list."""
+
+    rows: tuple[Event | Refused, ...]
+    alone: bool
+
+    @property
+    def events(self) -> list[Event]:
+        """The rows that are events."""
+        return [row for row in self.rows if isinstance(row, Event)]
+
+
+def read_events(body: bytes, now: float, settings: StoreSettings) -> Reading:
+    """The events of a body: an object, a list of them, or {"events": [...]}. RequestError where it is none of these, or
+    has more rows than one call may; what is wrong with a row is that row's own verdict.
+    """
+    try:
+        given = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise RequestError("body", f"not JSON: {error}") from None
+    alone = isinstance(given, dict) and "events" not in given
+    rows = [given] if alone else given["events"] if isinstance(given, dict) and len(given) == 1 else given
+    if not isinstance(rows, list):
+        raise RequestError("body", 'expected an event {...}, a list of events, or {"events": [...]} alone')
+    if len(rows) > settings.max_rows:
+        raise RequestError(
+            "events", f"{len(rows)} events in one call; at most {settings.max_rows} are taken (store.max_rows)"
+        )
+    oldest = 0.0 if settings.retention_days is None else now - settings.retention_days * _DAY
+    return Reading(tuple(_read(row, now, oldest) for row in rows), alone)
+
+
+def verdicts_document(reading: Reading, verdicts: Sequence[Verdict], known: BoolArray | None) -> dict[str, Any]:
+    """What `POST /events` answers. `verdicts` and `known` (whether the item is in the catalogue; None: there is none)
+    are of the rows that are events, in their order.
+    """
+    rows: list[dict[str, Any]] = []
+    counts = {"accepted": 0, "duplicate": 0, "rejected": 0}
+    place = 0
+    for row in reading.rows:
+        if isinstance(row, Refused):
+            rows.append({"status": "rejected", "reason": row.reason})
+        else:
+            rows.append(_verdict(row, verdicts[place], is_known=known is None or bool(known[place])))
+            place += 1
+        counts[rows[-1]["status"]] += 1
+    return counts | {"events": rows}
+
+
+def _verdict(event: Event, verdict: Verdict, *, is_known: bool) -> dict[str, Any]:
+    if verdict == "forgotten":
+        return {"status": "rejected", "reason": "the user was forgotten after the event happened"}
+    out: dict[str, Any] = {"status": verdict}
+    if event.event_id:
+        out["event_id"] = event.event_id
+    if not is_known:
+        out["note"] = "unknown item: stored, and used once the item is known"
+    return out
+
+
+def _read(row: Any, now: float, oldest: float) -> Event | Refused:
+    if not isinstance(row, dict):
+        return Refused("events", f"not a JSON object: {_shown(row)}")
+    try:
+        body = EventBody.model_validate(row)
+        time = now if body.timestamp is None else _seconds(body.timestamp)
+    except ValidationError as error:
+        return _refusal(error)
+    except ValueError as error:
+        return Refused("timestamp", str(error))
+    if time > now + FUTURE_SECONDS:
+        return Refused("timestamp", f"timestamp={time:.15g}: time in the far future (milliseconds? divide by 1000)")
+    if time < oldest:
+        return Refused(
+            "timestamp", f"timestamp={time:.15g}: before 1970, or older than what is kept (store.retention_days)"
+        )
+    return Event(
+        body.user_id, body.item_id, time, (body.event or "").strip() or DEFAULT_EVENT,
+        1.0 if body.value is None else body.value, body.event_id or "", body.session_id or None,
+        body.request_id or None, body.query or None,
+    )  # fmt: skip
+
+
+def _seconds(timestamp: float | str) -> float:
+    if not isinstance(timestamp, str):
+        return float(timestamp)
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"timestamp={_shown(timestamp)}: neither unix seconds nor ISO 8601") from None
+
+
+def _refusal(error: ValidationError) -> Refused:
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0])[:_SHOWN]
+    if first["type"] == "extra_forbidden":
+        return Refused(key, f"unknown key {key!r}; allowed are {', '.join(EventBody.model_fields)}")
+    if first["type"] == "missing":
+        return Refused(key, f"no {key}")
+    return Refused(key, f"{key}={_shown(first['input'])}: {first['msg'].removeprefix('Value error, ')}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,136 @@
+"""The follower: a thread of each worker that reads what all workers have written, and keeps house."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+
+from recsys.errors import StoreError
+from recsys.live import HOUR, LiveCounters
+from recsys.live_popularity import LivePopularity
+from recsys.request_history import StoreReader
+from recsys.stores.base import EventStore
+from recsys.stores.settings import StoreSettings
+
+_PUBLISH_SECONDS = 0.5
+"""Popularity is worked out anew at most so often, while events come in."""
+_REFRESH_SECONDS = 60.0
+"""And at least so often, as the hours go by; old events are removed from the store as often."""
+_logger = logging.getLogger(__name__)
+
+
+class Follower:
+    """Feeds `counters` and `popularities` (one a model) from the store, and tells `reader` who was forgotten. `start`
+    it in each process that answers; `step` does one round by hand.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        reader: StoreReader,
+        counters: LiveCounters,
+        popularities: Sequence[LivePopularity] = (),
+    ) -> None:
+        self.counters = counters
+        self._store = store
+        self._reader = reader
+        self._popularities = tuple(popularities)
+        self._settings: StoreSettings = reader.settings
+        self._sequence: int | None = None
+        self._unpublished = False
+        self._published_at = self._kept_house_at = float("-inf")
+        self._thread: threading.Thread | None = None
+        self._process = 0
+        self._stopping = threading.Event()
+        self._starting = threading.Lock()
+
+    @property
+    def sequence(self) -> int:
+        """Everything up to this number is counted; -1 before the first round."""
+        return -1 if self._sequence is None else self._sequence
+
+    def start(self) -> None:
+        """Follow in a thread of this process, if none does so already; a forked child has none of its parent's."""
+        if self._process == os.getpid() and self._thread is not None and self._thread.is_alive():
+            return
+        with self._starting:
+            if self._process != os.getpid() or self._thread is None or not self._thread.is_alive():
+                self._reader.followed = True
+                self._process = os.getpid()
+                self._stopping.clear()
+                self._thread = threading.Thread(target=self._follow, name="store-follower", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, if there is one, and wait for it."""
+        self._stopping.set()
+        if self._thread is not None and self._process == os.getpid():
+            self._thread.join()
+        self._thread = None
+        self._reader.followed = False
+
+    def inform(self, popularity: LivePopularity) -> None:
+        """Tell another `popularity`, of a model that is about to answer, what is taken now."""
+        if self._sequence is not None:
+            popularity.update(self.counters.popularity(time.time()))
+
+    def follow(self, *popularities: LivePopularity) -> None:
+        """Keep these up to date from now on, and no others."""
+        self._popularities = popularities
+
+    def step(self) -> None:
+        """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
+        now = time.time()
+        if self._sequence is None:
+            start = self._store.live_start(now - self.counters.hours * HOUR, self.counters.max_events)
+            for known in self._store.forgotten():
+                self._reader.forgotten[known.user_id] = known.at
+            self._sequence = start
+        while True:
+            changes = self._store.changes(self._sequence)
+            if changes.sequence == self._sequence:
+                break
+            self.counters.add((event for _, event in changes.events), now)
+            for forgotten in changes.forgotten:
+                self._reader.forgotten[forgotten.user_id] = forgotten.at
+                self.counters.forget(forgotten.user_id, forgotten.at)
+            self._sequence = changes.sequence
+            self._unpublished = True
+        self._publish(now)
+
+    def _publish(self, now: float) -> None:
+        due = _PUBLISH_SECONDS if self._unpublished else _REFRESH_SECONDS
+        if time.monotonic() - self._published_at < due:
+            return
+        self.counters.expire(now)
+        counts = self.counters.popularity(now) if self._popularities else {}
+        for popularity in self._popularities:
+            popularity.update(counts)
+        self._published_at = time.monotonic()
+        self._unpublished = False
+
+    def _keep_house(self) -> None:
+        """Remove what is beyond the retention: some rows at a time, with a pause for those who want to write."""
+        if time.monotonic() - self._kept_house_at < _REFRESH_SECONDS:
+            return
+        while self._store.prune(time.time()) and not self._stopping.wait(0.05):
+            pass
+        self._kept_house_at = time.monotonic()
+
+    def _follow(self) -> None:
+        away = False
+        while not self._stopping.is_set():
+            try:
+                self.step()
+                self._keep_house()
+            except StoreError as error:
+                if not away:
+                    _logger.warning("live counters stand still: %s", error)
+                away = True
+            else:
+                away = False
+                self._reader.back()
+            self._stopping.wait(self._settings.poll_seconds)

@@ -1,0 +1,248 @@
+"""Live counters, popularity and the follower, against numbers worked out by hand and a plain recount."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.tables import IdIndex
+from handmade import handmade_model
+from recsys.errors import StoreError
+from recsys.follower import Follower
+from recsys.live import HOUR, LiveCounters
+from recsys.live_popularity import LivePopularity
+from recsys.recommender import Recommender
+from recsys.request_history import StoreReader
+from recsys.requests import Request
+from recsys.retrieval.popularity import PopularitySource
+from recsys.stores.base import Event
+from recsys.stores.settings import StoreSettings
+from recsys.stores.sql import SqlEventStore
+
+NOW = 500_000 * HOUR + 1800.0
+WEIGHTS = {"view": 1.0, "purchase": 3.0, "impression": 0.0}
+
+
+def counters(**options: float) -> LiveCounters:
+    return LiveCounters(WEIGHTS.__getitem__, **options)  # type: ignore[arg-type]
+
+
+def event(item: str, *, user: str = "u", hours_ago: float = 0.0, kind: str = "view") -> Event:
+    return Event(user, item, NOW - hours_ago * HOUR, kind)
+
+
+class TestPopularity:
+    def test_weights_add_up_and_are_halved_every_quarter_of_the_window(self) -> None:
+        counts = counters(hours=24.0)
+        counts.add([event("a"), event("a", kind="purchase"), event("b", hours_ago=6), event("c", hours_ago=12)], NOW)
+        assert counts.popularity(NOW) == {"a": 4.0, "b": 0.5, "c": 0.25}
+
+    def test_what_is_nothing_a_user_did_is_not_counted(self) -> None:
+        counts = counters()
+        counts.add([event("a", kind="impression")], NOW)
+        assert counts.popularity(NOW) == {}
+
+    def test_what_left_the_window_or_is_still_to_come_does_not_count(self) -> None:
+        counts = counters(hours=2.0)
+        counts.add([event("old", hours_ago=3), event("new"), event("future", hours_ago=-3)], NOW)
+        assert set(counts.popularity(NOW)) == {"new"}
+        assert "new" not in counts.popularity(NOW + 4 * HOUR)
+        counts.expire(NOW + 4 * HOUR)
+        assert len(counts) == 1, "what is dated ahead is still there"
+
+
+class TestTogether:
+    def test_items_of_one_user_within_an_hour_go_together(self) -> None:
+        counts = counters()
+        counts.add([event("a", hours_ago=3), event("b", hours_ago=2.5), event("c")], NOW)
+        counts.add([event("b", user="v"), event("a", user="v")], NOW)
+        assert counts.together("a") == {"b": 2}
+        assert counts.together("b") == {"a": 2}
+        assert counts.together("c") == {}
+
+    def test_a_forgotten_user_leaves_no_trace(self) -> None:
+        counts = counters()
+        counts.add([event("a"), event("b"), event("c", user="v")], NOW)
+        counts.forget("u", NOW + 1)
+        assert counts.popularity(NOW) == {"c": 1.0}
+        assert counts.together("a") == {}
+        assert len(counts) == 1
+
+
+EVENTS = st.lists(
+    st.builds(
+        event,
+        st.sampled_from("abc"),
+        user=st.sampled_from("uv"),
+        hours_ago=st.sampled_from([0.0, 0.25, 0.5, 2.0, 30.0]),
+        kind=st.sampled_from(["view", "purchase", "impression"]),
+    ),
+    max_size=30,
+)
+
+
+@given(EVENTS, st.integers(1, 12))
+def test_who_has_just_started_counts_what_others_count(events: list[Event], max_events: int) -> None:
+    """The counts are those of the newest events, whether older ones were ever there or not."""
+    followed = counters(max_events=max_events)
+    for one in events:
+        followed.add([one], NOW)
+    counted = [e for e in events if e.event != "impression" and e.time >= NOW - 24 * HOUR]
+    started = counters(max_events=max_events)
+    started.add(counted[-max_events:], NOW)
+    assert len(followed) == min(len(counted), max_events)
+    assert followed.popularity(NOW) == started.popularity(NOW)
+    assert [followed.together(i) for i in "abc"] == [started.together(i) for i in "abc"]
+
+
+@given(EVENTS)
+def test_what_all_leave_is_nothing(events: list[Event]) -> None:
+    counts = counters()
+    counts.add(events, NOW)
+    for user in "uv":
+        counts.forget(user, NOW + 1)
+    assert (counts._by_hour, counts._together, counts._by_user, len(counts)) == ({}, {}, {}, 0)
+
+
+class TestLivePopularity:
+    @pytest.fixture
+    def base(self) -> PopularitySource:
+        return PopularitySource(np.log1p([6.0, 3.0, 1.0, 0.0]).astype(np.float32), np.array([0, 1, 2, 3]))
+
+    def test_the_bundle_weighs_as_much_as_the_prior(self, base: PopularitySource) -> None:
+        """Shares of .6, .3 and .1 of 10 events are 6, 3, 1 and 0; four live events of the last make it 4."""
+        live = LivePopularity(base, IdIndex("abcd"), prior=10.0)
+        live.update({"d": 4.0, "unheard of": 99.0})
+        assert live.source.order.tolist() == [0, 3, 1, 2]
+        assert np.expm1(live.source.values) == pytest.approx([6, 3, 1, 4], rel=1e-5)
+        live.update({})
+        assert live.source is base
+
+    @given(st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from([0.5, 1.0, 2.0, 4.0])))
+    def test_the_order_is_that_of_the_values_and_ties_go_by_id(self, counts: dict[str, float]) -> None:
+        ids = IdIndex("hgfedcba")
+        known = np.array([5.0, 5.0, 1.0, 0.0, 0.0, 0.0, 2.0, 1.0])
+        by_id = np.argsort(ids.ids, kind="stable")
+        base = PopularitySource(np.log1p(known).astype(np.float32), by_id[np.argsort(-known[by_id], kind="stable")])
+        live = LivePopularity(base, ids, prior=14.0)
+        live.update(counts)
+        order = live.source.order
+        assert sorted(order.tolist()) == list(range(8))
+        values = live.source.values[order]
+        assert (np.diff(values) <= 1e-6).all()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlEventStore]:
+    opened = SqlEventStore.open(str(tmp_path / "events.sqlite"), StoreSettings(poll_seconds=0.05))
+    yield opened
+    opened.close()
+
+
+class TestFollower:
+    def make(self, store: SqlEventStore) -> tuple[Recommender, Follower]:
+        model = handmade_model()
+        reader = StoreReader(store, store.settings)
+        popularity = LivePopularity(model.fallback, model.catalogue.items, prior=10.0)
+        recommender = Recommender.live(model, reader, popularity)
+        counts = LiveCounters(recommender.kind_weight)
+        return recommender, Follower(store, reader, counts, [popularity])
+
+    def guest(self, recommender: Recommender, **options: float) -> list[str]:
+        answer = recommender.recommend(Request(history=(), n=3, **options))  # type: ignore[arg-type]
+        return [item.item_id for item in answer.items]
+
+    def test_a_guest_is_shown_what_is_taken_now(self, store: SqlEventStore) -> None:
+        recommender, follower = self.make(store)
+        assert self.guest(recommender) == ["i00", "i01", "i02"]
+        now = time.time()
+        store.append([Event(f"u{k}", "i11", now) for k in range(50)])
+        follower.step()
+        assert self.guest(recommender) == ["i11", "i00", "i01"]
+        assert self.guest(recommender, at=now) == ["i00", "i01", "i02"], "what is asked for a time knows no later event"
+
+    def test_two_workers_say_the_same_whenever_they_started(self, store: SqlEventStore) -> None:
+        early, following = self.make(store)
+        following.step()
+        now = time.time()
+        for k in range(30):
+            store.append([Event(f"u{k % 4}", f"i{k % 7:02d}", now - 60 * k, "view")])
+            following.step()
+        late, starting = self.make(store)
+        starting.step()
+        following._published_at = float("-inf")
+        following._unpublished = True
+        following.step()
+        assert self.guest(early) == self.guest(late)
+        assert [following.counters.together(f"i{k:02d}") for k in range(7)] == [
+            starting.counters.together(f"i{k:02d}") for k in range(7)
+        ]
+        assert following.sequence == starting.sequence == store.head()
+
+    def test_the_thread_follows_and_ends(self, store: SqlEventStore) -> None:
+        _, follower = self.make(store)
+        follower.start()
+        follower.start()
+        try:
+            store.append([Event("u", "i05", time.time())])
+            assert _soon(lambda: len(follower.counters) == 1)
+            store.forget("u", time.time() + 1)
+            assert _soon(lambda: len(follower.counters) == 0)
+            assert follower._reader.forgotten.keys() == {"u"}
+        finally:
+            follower.stop()
+        assert follower._thread is None
+
+    def test_a_store_that_comes_back_is_followed_on(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        link = tmp_path / "link"
+        link.symlink_to("missing")
+        store = SqlEventStore(str(link / "events.sqlite"), StoreSettings(poll_seconds=0.05))
+        _, follower = self.make(store)
+        with pytest.raises(StoreError):
+            follower.step()
+        follower.start()
+        try:
+            time.sleep(0.2)
+            assert follower.sequence == -1
+            (tmp_path / "new").symlink_to("real")
+            (tmp_path / "new").replace(link)
+            store.append([Event("u", "i05", time.time())])
+            assert _soon(lambda: len(follower.counters) == 1)
+        finally:
+            follower.stop()
+            store.close()
+
+    def test_who_was_forgotten_before_the_start_is_known(self, store: SqlEventStore) -> None:
+        store.forget("ann", 5.0)
+        _, follower = self.make(store)
+        follower.step()
+        assert follower._reader.forgotten == {"ann": 5.0}
+
+
+def _soon(holds) -> bool:  # type: ignore[no-untyped-def]
+    for _ in range(500):
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_plain_recount_agrees() -> None:
+    rng = np.random.default_rng(0)
+    events = [
+        event(f"i{rng.integers(9)}", user=f"u{rng.integers(5)}", hours_ago=float(rng.integers(6))) for _ in range(300)
+    ]
+    counts = counters(hours=1e6)
+    counts.add(events, NOW)
+    expected = Counter(e.item_id for e in events)
+    assert {item: round(value, 2) for item, value in counts.popularity(NOW).items()} == pytest.approx(
+        dict(expected), 1e-3
+    )

@@ -1,0 +1,118 @@
+"""Batch over a store: the lists that the service gives, and the same events for every process and every repetition."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from handmade import TRAINED_UNTIL, handmade_model
+from recsys.batch import PART_REQUESTS, run_batch
+from recsys.bundle import load_bundle, save_bundle
+from recsys.errors import StoreError
+from recsys.recommender import Recommender
+from recsys.request_history import StoreReader
+from recsys.requests import Request
+from recsys.serving import Serving
+from recsys.stores.base import Event
+from recsys.stores.sql import SqlEventStore
+
+AFTER = TRAINED_UNTIL + 100.0
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    save_bundle(handmade_model(), tmp_path / "bundles")
+    return tmp_path / "bundles"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlEventStore]:
+    opened = SqlEventStore.open(str(tmp_path / "events.sqlite"))
+    opened.append([Event("ann", "i05", AFTER, "view"), Event("new", "i06", AFTER + 1, "view")])
+    yield opened
+    opened.close()
+
+
+def requests_file(path: Path, users: list[str], **more: object) -> Path:
+    lines = [json.dumps({"request_id": f"{k}", "user": user} | more) for k, user in enumerate(users)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_batch_gives_the_lists_of_the_service(bundle: Path, store: SqlEventStore, tmp_path: Path) -> None:
+    users = ["ann", "bob", "new", "nobody"]
+    requests = requests_file(tmp_path / "r.jsonl", users, at=AFTER + 10)
+    out = tmp_path / "lists.parquet"
+    run_batch(bundle, out, requests=requests, n=4, store=str(tmp_path / "events.sqlite"))
+    found = pd.read_parquet(out)
+    live = Recommender.live(load_bundle(bundle), StoreReader(store))
+    for number, user in enumerate(users):
+        rows = found[found["request_id"] == str(number)]
+        items = live.recommend(Request(user=user, n=4, at=AFTER + 10)).items
+        assert rows["item_id"].tolist() == [item.item_id for item in items]
+        assert rows["score"].tolist() == [item.score for item in items]
+
+
+def test_without_a_time_it_is_the_moment_after_the_newest_event(
+    bundle: Path, store: SqlEventStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "lists.parquet"
+    run_batch(
+        bundle, out, requests=requests_file(tmp_path / "r.jsonl", ["ann"]), n=12, store=str(tmp_path / "events.sqlite")
+    )
+    assert "i05" not in set(pd.read_parquet(out)["item_id"])
+
+
+def test_items_that_were_put_or_deleted_are_as_in_the_service(
+    bundle: Path, store: SqlEventStore, tmp_path: Path
+) -> None:
+    store.put_items({"new": {"title": "new", "price": 4}})
+    store.delete_item("i04")
+    requests = requests_file(tmp_path / "r.jsonl", ["ann", "new"], at=AFTER + 10)
+    out = tmp_path / "lists.parquet"
+    run_batch(bundle, out, requests=requests, n=12, store=str(tmp_path / "events.sqlite"))
+    found = pd.read_parquet(out)
+    live = Serving(bundle, store).snapshot.recommender
+    for number, user in enumerate(["ann", "new"]):
+        listed = found.loc[found["request_id"] == str(number), "item_id"].tolist()
+        assert listed == [item.item_id for item in live.recommend(Request(user=user, n=12, at=AFTER + 10)).items]
+        assert "new" in listed
+        assert "i04" not in listed
+
+
+def test_processes_answer_as_one_does(bundle: Path, store: SqlEventStore, tmp_path: Path) -> None:
+    requests = requests_file(tmp_path / "r.jsonl", ["ann", "new", "bob"] * 500)
+    tables = []
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.parquet"
+        run_batch(bundle, out, requests=requests, n=3, workers=workers, store=str(tmp_path / "events.sqlite"))
+        tables.append(pd.read_parquet(out))
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_job_that_goes_on_sees_the_events_it_began_with(bundle: Path, store: SqlEventStore, tmp_path: Path) -> None:
+    out = f"{tmp_path}/lists/"
+    requests = requests_file(tmp_path / "r.jsonl", ["ann"] * (PART_REQUESTS + 1))
+    url = str(tmp_path / "events.sqlite")
+    run_batch(bundle, out, requests=requests, n=1, store=url)
+    manifest = Path(out) / "_manifest.json"
+    content = json.loads(manifest.read_text())
+    (Path(out) / "part-000001.parquet").unlink()
+    del content["parts"]["part-000001.parquet"]
+    manifest.write_text(json.dumps(content | {"complete": False}))
+    first = pd.read_parquet(Path(out) / "part-000000.parquet")["item_id"].iloc[0]
+    store.append([Event("ann", str(first), AFTER + 50, "view")])
+    assert run_batch(bundle, out, requests=requests, n=1, store=url).num_kept == PART_REQUESTS
+    assert set(pd.read_parquet(out)["item_id"]) == {first}
+    assert run_batch(bundle, out, requests=requests, n=1, store=url).num_kept == 0, "a finished one begins anew"
+    assert first not in set(pd.read_parquet(out)["item_id"])
+
+
+def test_a_store_that_cannot_be_read_stops_the_job(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="nowhere"):
+        run_batch(bundle, tmp_path / "x.parquet", users="all", store=str(tmp_path / "nowhere" / "events.sqlite"))
+    assert not (tmp_path / "x.parquet").exists()
