@@ -246,7 +246,7 @@ def test_the_description_is_made_of_the_models_that_check(client: FlaskClient) -
     methods = {(path, method) for path, calls in spec["paths"].items() for method in calls}
     rules = client.application.url_map.iter_rules()
     served = {
-        (rule.rule, method.lower())
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in rules
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if not rule.rule.startswith(("/docs", "/openapi"))
