@@ -30,7 +30,8 @@ class LambdaMartSettings(Settings):
     """The shipped forest has at least so many: on easy held-out users the first tree is already perfect, and ties
     decide the rest.
     """
-    num_leaves: int = Field(default=24, ge=2)
+    num_leaves: int = Field(default=8, ge=2)
+    """Small trees, and more of them: held-out users of IFDB .1803 instead of .1743 by 24 leaves (NDCG@10)."""
     learning_rate: float = 0.05
     min_examples_per_leaf: int = 60
     feature_fraction: float = 0.5
