@@ -27,6 +27,8 @@ from recsys.tuning_result import MIN_FOR_IMPORTANCES, Tuning, changed
 from recsys.tuning_text import findings, progress_line, render
 
 Judge = Callable[[float], None]
+START = {"encoder": {"model": "none"}, "lambdamart": {"num_leaves": 24}}
+"""Where searches start: the trials, and so the seconds, must not change with the product's defaults."""
 COSTS = {"start": 100.0, "finetune": 50.0, "sources": 20.0, "ranker": 5.0}
 
 
@@ -79,10 +81,8 @@ def handmade(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[HandmadeObjective
 
 
 def search(dataset: Dataset, num_trials: int | None = 12, settings: Settings | None = None, **options: Any) -> Tuning:
-    """From a start of its own: the trials, and so the seconds, must not change with the product's defaults."""
     options = {"seconds": 1e9, "clock": HandmadeObjective.clock} | options
-    start = settings_from({"encoder": {"model": "none"}, "lambdamart": {"num_leaves": 24}})
-    return tune(dataset, settings or start, num_trials=num_trials, **options)
+    return tune(dataset, settings or settings_from(START), num_trials=num_trials, **options)
 
 
 def facts(found: Tuning) -> list[tuple[str, str, float | None, dict[str, Any]]]:
@@ -256,7 +256,7 @@ class TestResume:
             ({"hold_out": False}, "other .*task"),
             ({"max_queries": 10}, "other queries:"),
             (
-                {"settings": settings_from({"encoder": {"model": "none"}, "lambdamart": {"num_trees": 3}})},
+                {"settings": settings_from(START | {"lambdamart": {"num_leaves": 24, "num_trees": 3}})},
                 r"other settings \(lambdamart\.num_trees\)",
             ),
         ],
@@ -288,7 +288,7 @@ class TestResume:
 
     def test_threads_may_differ(self, tiny_dataset: Dataset, handmade: type[HandmadeObjective], tmp_path: Path) -> None:
         search(tiny_dataset, 2, study_file=tmp_path / "s.study")
-        more = settings_from({"encoder": {"model": "none"}, "threads": 1})
+        more = settings_from(START | {"threads": 1})
         assert len(search(tiny_dataset, 3, more, study_file=tmp_path / "s.study").trials) == 3
 
     @pytest.mark.parametrize("content", [b"[lambdamart]\nl2 = 1\n", b'{"a": 1}', b"\x00\xff"])
