@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 
@@ -27,12 +28,34 @@ QueryEncoder = Callable[[str], F32]
 """A query to a unit vector (embedding_size,) of the space that the catalogue's embeddings are in."""
 
 
-class Search:
-    """Items that answer a query. Without `encode`, words (and near misses of them) alone are compared."""
+@dataclass(frozen=True)
+class Carried:
+    """What a search leaves to the next one, over a catalogue in which the items `changed` are others: its index."""
 
-    def __init__(self, recommender: Recommender, encode: QueryEncoder | None = None) -> None:
-        self._recommender, self._encode = recommender, encode
+    index: LexicalIndex | None = None
+    changed: frozenset[str] = frozenset()
+
+
+NOTHING_CARRIED = Carried()
+
+
+class Search:
+    """Items that answer a query. Without `encode`, words (and near misses of them) alone are compared. `carried` is
+    what the search over the catalogue of a moment ago has left.
+    """
+
+    def __init__(
+        self, recommender: Recommender, encode: QueryEncoder | None = None, carried: Carried = NOTHING_CARRIED
+    ) -> None:
+        self._recommender, self._encode, self._carried = recommender, encode, carried
         self._lock = Lock()
+
+    def carried(self, changed: Collection[str]) -> Carried:
+        """For the search that takes over when these items have changed."""
+        made: LexicalIndex | None = self.__dict__.get("_index")
+        if made is not None:
+            return Carried(made, frozenset(changed))
+        return Carried(self._carried.index, self._carried.changed.union(changed))
 
     def recommend(self, query: str, request: Request) -> Recommendation:
         """The best `request.n` items, fewer where fewer match. Of the request, its `filters` and `exclude` hold, and
@@ -56,7 +79,11 @@ class Search:
 
     @cached_property
     def _index(self) -> LexicalIndex:
-        return LexicalIndex.of(self._recommender.model.catalogue)
+        catalogue, before = self._recommender.model.catalogue, self._carried.index
+        if before is None:
+            return LexicalIndex.of(catalogue)
+        rows = catalogue.items.rows(sorted(self._carried.changed))
+        return before.with_rows(catalogue, np.sort(rows[rows >= 0]))
 
     def _shown(self, request: Request) -> BoolArray:
         shown = self._recommender.allowed(request).copy()

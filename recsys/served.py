@@ -17,7 +17,7 @@ from recsys.request_history import StoreReader
 from recsys.requests import Request
 from recsys.rules import NO_RULES, Rules
 from recsys.rules_file import RulesFile
-from recsys.search import QueryEncoder, Search
+from recsys.search import NOTHING_CARRIED, Carried, QueryEncoder, Search
 from recsys.settings import ServeSettings, Settings
 from recsys.similar import Similar
 
@@ -32,6 +32,7 @@ class Served:
     recommender: Recommender
     variant: str | None = None
     encode: QueryEncoder | None = None
+    carried: Carried = NOTHING_CARRIED
 
     @property
     def bundle(self) -> str:
@@ -51,7 +52,7 @@ class Served:
     @cached_property
     def search(self) -> Search:
         """For `/search`."""
-        return Search(self.recommender, self.encode)
+        return Search(self.recommender, self.encode, self.carried)
 
     def warm_up(self) -> None:
         """Answer once, so that the first visitor does not pay for what is made and read from the disk at first use."""
@@ -68,11 +69,14 @@ class Served:
 
 @dataclass(frozen=True)
 class Live:
-    """A version as it answers now: its `model` with the live items in it, what is taken lately, what reads queries."""
+    """A version as it answers now: its `model` with the live items in it, what is taken lately, what reads queries,
+    and what the search before it left.
+    """
 
     model: FittedModel
     popularity: LivePopularity | None = None
     encode: QueryEncoder | None = None
+    carried: Carried = NOTHING_CARRIED
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Surroundings:
 
     def _served(self, live: Live, model: FittedModel, rules: Callable[[], Rules], variant: str | None = None) -> Served:
         recommender = Recommender.live(model, self.reader, live.popularity, rules, self.metrics.stage)
-        return Served(recommender, variant, live.encode)
+        return Served(recommender, variant, live.encode, live.carried)
 
     @cached_property
     def _current(self) -> Callable[[], Rules]:

@@ -26,6 +26,7 @@ from recsys.live_popularity import LivePopularity
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
+from recsys.search import Carried
 from recsys.served import Live, Served, Surroundings
 from recsys.stored_items import ITEMS_AT_A_TIME, load_editor
 from recsys.stores.base import EventStore
@@ -250,13 +251,20 @@ class Serving:
             ]
             applied = changes[-1].sequence
             same = all(new.model is old.model for new, old in zip(loaded, snapshot.loaded, strict=True))
-            snapshot = dataclasses.replace(snapshot if same else self._answering(loaded), applied=applied)
+            if not same:
+                items = [change.item_id for change in changes]
+                carried = {served.bundle: served.search.carried(items) for served in snapshot.all_served[::-1]}
+                snapshot = self._answering(loaded, carried)
+            snapshot = dataclasses.replace(snapshot, applied=applied)
             if self._snapshot is not None and snapshot.editor is self._snapshot.editor:
                 self._show(snapshot)
         return snapshot
 
-    def _answering(self, loaded: Sequence[Loaded]) -> Snapshot:
+    def _answering(self, loaded: Sequence[Loaded], carried: Mapping[str, Carried] | None = None) -> Snapshot:
+        """What answers from the versions; `carried` is what the searches before left, by version."""
         live = {one.model.bundle_version: self._live(one) for one in loaded}
+        for version, left in (carried or {}).items():
+            live[version] = dataclasses.replace(live[version], carried=left)
         promoted = loaded[0].model.bundle_version
         popularities = tuple(one.popularity for one in live.values() if one.popularity is not None)
         variants = self._around.variants(promoted, live)

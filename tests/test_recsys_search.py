@@ -106,3 +106,49 @@ def test_a_user_changes_the_order_and_not_the_items(tiny_model: FittedModel) -> 
 
 def test_words_compare_without_case_accents_and_plurals() -> None:
     assert words("Berries, GLASSES of CAFÉS; bus dress s") == ["berry", "glasse", "of", "cafe", "bus", "dress", "s"]
+
+
+class TestChangedItems:
+    """The index of a moment ago serves a catalogue in which a few items are others."""
+
+    @staticmethod
+    def changed(model: FittedModel, row: int, title: str) -> FittedModel:
+        frame = model.catalogue.frame.copy()
+        frame.loc[row, "title"] = title
+        return dataclasses.replace(model, catalogue=dataclasses.replace(model.catalogue, frame=frame))
+
+    @staticmethod
+    def after(before: Search, model: FittedModel, *rows: int) -> Search:
+        ids = [str(model.catalogue.items.ids[row]) for row in rows]
+        return Search(Recommender(model), carried=before.carried(ids))
+
+    def test_new_words_find_the_item_and_old_ones_do_not(self, model: FittedModel) -> None:
+        before = Search(Recommender(model))
+        before.warm_up()
+        search = self.after(before, self.changed(model, 6, "Zinc bucket"), 6)
+        assert titles(search.recommend("zinc", Request(history=(), n=5))) == ["Zinc bucket"]
+        assert titles(search.recommend("bucet", Request(history=(), n=5))) == ["Zinc bucket"]
+        assert titles(search.recommend("copper", Request(history=(), n=5))) == []
+        assert titles(search.recommend("kettle", Request(history=(), n=5))) == ["Kettle"]
+
+    def test_what_has_not_changed_is_found_as_before(self, model: FittedModel) -> None:
+        before = Search(Recommender(model))
+        asked = Request(history=(), n=9)
+        expected = {query: titles(before.recommend(query, asked)) for query in ("garden", "spade", "steel", "tabel")}
+        search = self.after(before, self.changed(model, 11, "Quilt"), 11)
+        assert {query: titles(search.recommend(query, asked)) for query in expected} == expected
+
+    def test_changes_that_nobody_searched_between_are_not_lost(self, model: FittedModel) -> None:
+        before = Search(Recommender(model))
+        before.warm_up()
+        once = self.changed(model, 6, "Zinc bucket")
+        twice = self.changed(once, 7, "Yurt")
+        search = self.after(self.after(before, once, 6), twice, 7)
+        assert titles(search.recommend("zinc", Request(history=(), n=5))) == ["Zinc bucket"]
+        assert titles(search.recommend("yurt", Request(history=(), n=5))) == ["Yurt"]
+        assert titles(search.recommend("kettle", Request(history=(), n=5))) == []
+
+    def test_without_an_index_everything_is_indexed(self, model: FittedModel) -> None:
+        search = self.after(Search(Recommender(model)), self.changed(model, 6, "Zinc bucket"), 6)
+        assert titles(search.recommend("zinc", Request(history=(), n=5))) == ["Zinc bucket"]
+        assert titles(search.recommend("lamp", Request(history=(), n=5))) == ["Lamp"]
