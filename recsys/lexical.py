@@ -148,8 +148,9 @@ def _trigram_index(
     matrix = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(numbers), len(vocabulary)))
     if before is None:
         return numbers, matrix, counts
-    old = before.trigrams.tocoo()
-    old = sp.csr_matrix((old.data, (old.row, old.col)), shape=(len(numbers), old.shape[1]))
+    parts_before = before.trigrams.tocoo()
+    places = (parts_before.row, parts_before.col)
+    old = sp.csr_matrix((parts_before.data, places), shape=(len(numbers), parts_before.shape[1]))
     return numbers, sp.hstack([old, matrix], format="csr"), np.concatenate([before.trigram_counts, counts])
 
 
