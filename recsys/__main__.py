@@ -169,7 +169,9 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 @cli.command()
 @_data
 @click.option(
-    "--task", type=click.Choice(["static", "live", "loo", "repeat"]), help="Default: live with a clock, else loo."
+    "--task",
+    type=click.Choice(["static", "live", "loo", "repeat", "stream"]),
+    help="Default: live with a clock, else loo.",
 )
 @_events
 @click.option("--seed", type=click.IntRange(0), help="Replaces the setting seed.")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from features.histories import Histories
 from features.item_sets import ItemSets
-from features.tables import AVAILABLE, BoolArray, Dataset, IdIndex
+from features.tables import AVAILABLE, BoolArray, Dataset, Events, IdIndex
 from recsys.ablations import ablation_rows, retrained_rows
 from recsys.errors import DataError, SettingsError
 from recsys.evaluation_result import Evaluation, SystemResult, difference
@@ -35,6 +35,7 @@ from recsys.robustness import robustness_rows
 from recsys.scoring import CHUNK
 from recsys.settings import Settings
 from recsys.splits import LIST_LENGTH, EvaluationTask, split
+from recsys.streaming import streamed
 from recsys.threads import limit_threads
 from recsys.training import TrainingArtifacts, train, train_with_examples
 
@@ -45,6 +46,8 @@ EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
 """What `evaluate` can find out beside the comparison; each costs time."""
 
 PRODUCT = "product"
+FIXED = "product, live"
+"""The product of the task live, as a system of the task stream."""
 _ItemLists = list[list[str]]
 _Source = CandidateSource | PopularitySource
 logger = logging.getLogger(__name__)
@@ -82,7 +85,10 @@ def evaluate(
     training_seconds = time.perf_counter() - started
     # One thread, as in batch and in service: the seconds are then those of a user, and sums round the same way.
     with limit_threads(1):
-        answers = _answer(trained.model, asked)
+        if asked.later is None:
+            answers = _answer(trained.model, asked)
+        else:
+            answers = _answer_stream(trained.model, asked, asked.later)
     logger.info("%d lists in %.1f s", len(asked), answers.seconds)
     evaluation = _judge(asked, trained.model, answers, round(training_seconds, 2), seed)
     if "ablations" in experiments:
@@ -203,6 +209,20 @@ def _answer(model: FittedModel, task: EvaluationTask) -> _Answers:
         for source in sources:
             lists[source.name] += _source_lists(source, histories, blocked, model.catalogue.items.ids, available)
     return _Answers(lists, scores, strategies, seconds)
+
+
+def _answer_stream(model: FittedModel, task: EvaluationTask, later: Events) -> _Answers:
+    """What every system answers, the product as a live service; beside them the product as in live, with what the
+    requests bring along.
+    """
+    fixed = _answer(model, task)
+    started = time.perf_counter()
+    answers = streamed(model, task, later)
+    seconds = time.perf_counter() - started
+    lists = {PRODUCT: [[item.item_id for item in answer.items] for answer in answers]}
+    lists |= {FIXED if name == PRODUCT else name: own for name, own in fixed.lists.items()}
+    scores = [[item.score for item in answer.items] for answer in answers]
+    return _Answers(lists, scores, Counter(answer.strategy for answer in answers), seconds)
 
 
 def _sources(model: FittedModel) -> list[_Source]:

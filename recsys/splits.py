@@ -3,6 +3,8 @@
 static  one list a user at the time T, the 90 % quantile of all event times; truth = the user's new items from T on.
 live    the same T. One list before each moment at which a user acts (all events of one user with one timestamp are one
         moment: they have no order), from the history strictly before it; truth = the new items of that moment.
+stream  the queries of live, of a service that reads the histories from its event store: all events from T on are posted
+        in the order of time, each after what is asked at its time.
 loo     leave-one-out by each user's own order; truth = the last new item, and training sees all but the last two.
 repeat  the moments of live; truth = every liked item of the moment, those of the history too, and the lists may hold
         them. Without a clock: the last moment of each user, and training sees all but that.
@@ -28,8 +30,8 @@ from features.tables import BoolArray, Clock, Dataset, Events, FloatArray
 from recsys.errors import SettingsError
 from recsys.requests import HistoryEvent, Request
 
-TaskKind = Literal["static", "live", "loo", "repeat"]
-TASKS: tuple[TaskKind, ...] = ("static", "live", "loo", "repeat")
+TaskKind = Literal["static", "live", "loo", "repeat", "stream"]
+TASKS: tuple[TaskKind, ...] = ("static", "live", "loo", "repeat", "stream")
 LIST_LENGTH = 50
 """Length of the lists that are asked for: the longest cut-off of the metrics."""
 _Rows = npt.NDArray[np.int64]
@@ -39,7 +41,7 @@ _Rows = npt.NDArray[np.int64]
 class EvaluationTask:
     """`train` is all that a model may learn from. `requests`, `truths` (item ids) and `users` have one entry a query;
     `cold` are the items of the catalogue without a training event; `cut` is T in unix seconds, None without a
-    clock and for loo."""
+    clock and for loo; `later`, for stream alone, the events from then on."""
 
     kind: TaskKind
     train: Dataset
@@ -48,6 +50,7 @@ class EvaluationTask:
     users: tuple[str, ...]
     cold: frozenset[str]
     cut: float | None = None
+    later: Events | None = None
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -103,7 +106,7 @@ def _kind(events: Events, task: str | None) -> TaskKind:
             break
     else:
         raise SettingsError(f"task {task!r} is not known; allowed are {', '.join(TASKS)}")
-    if kind in ("static", "live") and not events.has_clock:
+    if kind in ("static", "live", "stream") and not events.has_clock:
         raise SettingsError(
             f"task {task!r} needs a clock, but the events have no timestamp, only each user's own order; use loo or "
             "repeat"
@@ -182,7 +185,8 @@ def _by_time(dataset: Dataset, timeline: _Timeline, kind: TaskKind, quantile: fl
     queries = queries.select((queries.stops > queries.starts) & (timeline.num_truths(queries.stops, queries.ends) > 0))
     if kind != "static":
         queries = queries.select(rank_in_run(queries.starts) < per_user)
-    return _task(kind, dataset, events.before(cut), timeline, queries, cut)
+    task = _task(kind, dataset, events.before(cut), timeline, queries, cut)
+    return replace(task, later=events.select(np.asarray(events.times >= cut))) if kind == "stream" else task
 
 
 def _at_the_cut(timeline: _Timeline, cut: float) -> _Queries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -12,8 +13,9 @@ import pytest
 
 from features.tables import Dataset, Events, IdIndex, Rejected
 from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
+from recsys.api.handlers import Handlers
 from recsys.errors import DataError, SettingsError
-from recsys.evaluation import PRODUCT, evaluate, render
+from recsys.evaluation import FIXED, PRODUCT, evaluate, render
 from recsys.evaluation_result import SystemResult, per_query
 from recsys.recommender import Recommender
 from recsys.settings import settings_from
@@ -229,3 +231,44 @@ def _figures(evaluation):
 def test_ablations_of_the_task_repeat_are_refused_before_training(tiny_dataset):
     with pytest.raises(SettingsError, match="another task"):
         evaluate(tiny_dataset, task="repeat", experiments=["ablations"])
+
+
+class TestStream:
+    """The live service, asked in the order of time, answers as one that is given each history."""
+
+    def test_lists_are_those_of_live(self) -> None:
+        streaming = evaluate(world(), task="stream", model=handmade_model())
+        live = evaluate(world(), task="live", model=handmade_model())
+        fixed = next(system for system in streaming.sources if system.name == FIXED)
+        for metric, values in live.product.per_query.items():
+            np.testing.assert_array_equal(streaming.product.per_query[metric], values)
+            np.testing.assert_array_equal(fixed.per_query[metric], values)
+        assert streaming.strategies == live.strategies
+
+    def test_every_event_is_posted_and_none_before_it_is_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        said: list[tuple[str, float]] = []
+        taken, asked = Handlers.take_events, Handlers.recommend_posted
+
+        def take(self: Handlers, body: bytes) -> dict:
+            said.extend(("event", event["timestamp"]) for event in json.loads(body))
+            return taken(self, body)
+
+        def ask(self: Handlers, body: bytes, request_id: str) -> dict:
+            document = json.loads(body)
+            assert "history" not in document
+            said.append(("ask", document["at"]))
+            return asked(self, body, request_id)
+
+        monkeypatch.setattr(Handlers, "take_events", take)
+        monkeypatch.setattr(Handlers, "recommend_posted", ask)
+        task = split(world(), "stream")
+        evaluate(world(), task="stream", model=handmade_model())
+        assert [time for _, time in said] == sorted(time for _, time in said)
+        assert sum(kind == "event" for kind, _ in said) == len(task.later) == len(LATE)
+        assert sum(kind == "ask" for kind, _ in said) == len(task)
+        for (before, when), (after, then) in itertools.pairwise(said):
+            assert not (before == "event" and after == "ask" and when == then)
+
+    def test_it_needs_a_clock(self) -> None:
+        with pytest.raises(SettingsError, match="stream"):
+            split(dataset([*LEARNED, *LATE], clock="sequence"), "stream")
