@@ -6,6 +6,7 @@ PORT ?= 8000
 BUNDLE ?= bundles
 DATA ?= data/ifdb_interactive_fiction
 BENCH_ITEMS ?= 10000 100000
+SOAK_SECONDS ?= 600
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 # The first Python that runs and fits pyproject.toml. A name on the PATH alone proves nothing: version managers leave dead ones.
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do $$nam
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults check bench quality notebooks clean
+.PHONY: help run test faults check bench soak quality notebooks clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | sort
@@ -44,6 +45,9 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and who may import whom
 bench: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## measure answers from the bundle, and from one scaled up to 100,000 items
 	@$(BIN)/python benchmarks/recommend_latency.py --bundle $(BUNDLE)
 	@$(BIN)/python benchmarks/latency_by_size.py --bundle $(BUNDLE) --items $(BENCH_ITEMS)
+
+soak: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## ten minutes of load with events, new items and a swap a minute; SOAK_SECONDS
+	@$(BIN)/python benchmarks/soak.py --bundle $(BUNDLE) --seconds $(SOAK_SECONDS)
 
 quality: $(VENV)/.installed-dev  ## run all data sets (data/, QUALITY_DATA) and write docs/quality.md; hours, resumable; QUALITY_ARGS
 	@PYTHONPATH=benchmarks:$$PYTHONPATH $(BIN)/python -W ignore -m quality $(QUALITY_ARGS)
