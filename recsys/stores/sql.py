@@ -186,13 +186,14 @@ class SqlEventStore:
         return int(self._read(_HEAD, {})[0][0])
 
     def live_start(self, since: float, max_events: int) -> int:
-        """See `EventStore`."""
+        """See `EventStore`. The head is read first: what is written between the reads comes after the start."""
+        head = self.head()
         newest = select(EVENTS.c.sequence).where(EVENTS.c.time >= since).order_by(EVENTS.c.sequence.desc())
         rows = self._read(newest.limit(1).offset(max_events), {})
         if rows:
             return int(rows[0][0])
         first = self._read(select(func.min(EVENTS.c.sequence)).where(EVENTS.c.time >= since), {})[0][0]
-        return self.head() if first is None else int(first) - 1
+        return head if first is None else int(first) - 1
 
     def newest_time(self) -> float | None:
         """See `EventStore`."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -163,6 +164,25 @@ class TestChanges:
         assert store.live_start(since=0.0, max_events=10) == 0
         assert store.live_start(since=1007.0, max_events=10) == 7
         assert store.live_start(since=5000.0, max_events=10) == 10
+
+    @pytest.mark.parametrize("reads_before", [0, 1, 2])
+    def test_no_event_is_lost_that_is_written_while_the_start_is_looked_for(
+        self, store: SqlEventStore, opened: Open, monkeypatch: pytest.MonkeyPatch, reads_before: int
+    ) -> None:
+        writer, read = opened(), store._read
+        reads: list[int] = []
+
+        def read_and_then_another_writes(*arguments: Any) -> Any:
+            rows = read(*arguments)
+            if len(reads) == reads_before:
+                writer.append(events(1))
+            reads.append(len(rows))
+            return rows
+
+        monkeypatch.setattr(store, "_read", read_and_then_another_writes)
+        start = store.live_start(since=0.0, max_events=10)
+        assert len(reads) > reads_before
+        assert [event for _, event in store.changes(start).events] == events(1)
 
 
 class TestForgetting:
