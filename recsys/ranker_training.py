@@ -13,7 +13,7 @@ from features.tables import IntArray
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from ranking.examples import RankingExamples, SplitExamples
-from ranking.lambdamart import LambdaMartRanker
+from ranking.lambdamart import LambdaMartRanker, LambdaMartSettings
 from recsys.comparison import Difference, halves, list_ndcg, source_orders
 from recsys.gating import Gated, gated
 from recsys.metrics import Floats, mean
@@ -77,38 +77,51 @@ def _judged(
     report: dict[str, Any],
     on_held_out: Callable[[float], None] | None,
 ) -> Ranker:
-    forest, seed, threads = settings.lambdamart, settings.seed, settings.threads
     if len(np.unique(held_out.users)) < 2:
         return by_score(order, "the lists to judge by are all of one user", report)
-    each, users, num_trees = _cross_stopped(gate, held_out, settings)
+    tried = [_cross_stopped(gate, held_out, forest, settings) for forest in settings.lambdamart.sizes()]
+    by_size = {str(stopped.forest.num_leaves): round(mean(stopped.each[RANKER]), 5) for stopped in tried}
+    chosen = max(tried, key=lambda stopped: by_size[str(stopped.forest.num_leaves)])
+    forest, each, users = chosen.forest, chosen.each, chosen.users
     scores = {name: round(mean(values), 5) for name, values in each.items()}
     best = max((name for name in scores if name != RANKER), key=lambda name: scores[name])
     lead = Difference.of(each[RANKER], each[best], users)
     report[RANKER] = {
-        "held_out_ndcg@10": scores, "lead": round(lead.mean, 5), "lead_error": round(lead.error, 5), "trees": num_trees,
+        "held_out_ndcg@10": scores, "lead": round(lead.mean, 5), "lead_error": round(lead.error, 5),
+        "trees": chosen.num_trees, "leaves": forest.num_leaves, "held_out_by_leaves": by_size,
         "train_lists": len(gate.examples.train), "held_out_lists": len(held_out),
     }  # fmt: skip
     if on_held_out:
         on_held_out(scores[RANKER])
+    logger.info("trees of %d leaves, by NDCG@10 on held-out users of %s", forest.num_leaves, by_size)
     verdict = f"NDCG@10 on held-out users: the ranker {scores[RANKER]:.4f}, {best} alone {scores[best]:.4f} ({lead})"
     logger.info(verdict)
     if lead.mean < forest.margin * lead.error:
         return by_score([best, *order], verdict, report)
-    final = LambdaMartRanker.fit(gate.examples.everything, num_trees, forest, seed, threads)
+    final = LambdaMartRanker.fit(gate.examples.everything, chosen.num_trees, forest, settings.seed, settings.threads)
     report[RANKER]["gains"] = dict(list(final.gains().items())[:30])
     return final
 
 
-def _cross_stopped(
-    gate: Gated, held_out: RankingExamples, settings: Settings
-) -> tuple[dict[str, Floats], IntArray, int]:
-    """NDCG@10 of each of the `held_out` lists, which lack nothing, by the forest and by each source; whose list it is;
-    and the number of trees that was best.
+@dataclass(frozen=True)
+class _Stopped:
+    """`each` is NDCG@10 of each held-out list by the forest and by each source, `users` whose list it is, `num_trees`
+    the number of trees that was best.
+    """
+
+    forest: LambdaMartSettings
+    each: dict[str, Floats]
+    users: IntArray
+    num_trees: int
+
+
+def _cross_stopped(gate: Gated, held_out: RankingExamples, forest: LambdaMartSettings, settings: Settings) -> _Stopped:
+    """A forest judged on `held_out` lists, which lack nothing.
 
     One half of the users says how many trees the other half is judged with: nobody judges a forest that was stopped
     where it suits him best.
     """
-    forest, left = settings.lambdamart, gate.examples.held_out
+    left = gate.examples.held_out
     first = halves(held_out.users, settings.seed)
     stops = [left.select(np.isin(left.users, held_out.users[side])) for side in (first, ~first)]
     usable = [stop if len(stop) else left for stop in stops]
@@ -120,4 +133,5 @@ def _cross_stopped(
         by_forest = list_ndcg(part, gate.scores(fitted.first_trees(trees), part.features))
         judged.append({RANKER: by_forest} | source_orders(part))
     each = {name: np.concatenate([values[name] for values in judged]) for name in judged[0]}
-    return each, np.concatenate([part.users for part in judges]), round(float(np.mean(num_trees)))
+    users = np.concatenate([part.users for part in judges])
+    return _Stopped(forest, each, users, round(float(np.mean(num_trees))))

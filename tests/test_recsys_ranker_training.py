@@ -43,6 +43,27 @@ def test_a_forest_that_joins_two_sources_beats_both_and_is_kept() -> None:
     assert "ranker_reason" not in report
 
 
+def test_the_size_of_the_trees_is_chosen_on_held_out_users() -> None:
+    chosen = set()
+    for num_leaves in (4, 16, 60):
+        report: dict[str, Any] = {}
+        examples = two_halves_of_the_truth(300, 200)
+        forest = settings(num_leaves=num_leaves, min_examples_per_leaf=1)
+        learned_ranker(examples, ["truth", "dice"], forest, report)
+        by_leaves = report["ranker"]["held_out_by_leaves"]
+        assert set(by_leaves) == {str(num_leaves), str(num_leaves // 2)}
+        assert report["ranker"]["held_out_ndcg@10"]["ranker"] == max(by_leaves.values())
+        assert by_leaves[str(report["ranker"]["leaves"])] == max(by_leaves.values())
+        chosen.add(report["ranker"]["leaves"] == num_leaves)
+    assert chosen == {False, True}
+
+
+def test_one_size_can_be_asked_for() -> None:
+    report: dict[str, Any] = {}
+    learned_ranker(two_halves_of_the_truth(800, 200), ["truth", "dice"], settings(try_half=False), report)
+    assert set(report["ranker"]["held_out_by_leaves"]) == {"8"}
+
+
 def two_halves_of_the_truth(num_train: int, num_held_out: int) -> SplitExamples:
     """Of young users `truth` knows what is right, of old ones `dice`."""
 
