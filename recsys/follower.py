@@ -18,7 +18,7 @@ from recsys.stores.settings import StoreSettings
 
 _PUBLISH_SECONDS = 0.5
 """Popularity is worked out anew at most so often, while events come in."""
-_PAUSE = 10.0
+_PAUSE = 8.0
 """And no more often than it takes so many times as long: a catalogue of millions must not cost the answers a core."""
 _REFRESH_SECONDS = 60.0
 """And at least so often, as the hours go by; old events are removed from the store as often."""
@@ -135,7 +135,7 @@ class Follower:
         for popularity in popularities:
             popularity.update(counts)
             if popularity.ranking is not None:
-                popularity.ranking.update(taken, now)
+                popularity.ranking.update(taken, now, self._reader.forgotten)
 
     def _keep_house(self) -> None:
         """Remove what is beyond the retention: some rows at a time, with a pause for those who want to write."""

@@ -134,11 +134,11 @@ class LiveCounters:
 
     def _keep(self, held: _Held) -> None:
         """Among the columns, which are made anew where they have no room left: forgotten users leave gaps."""
-        held.slot = self._columns.add(held.item_id, held.time, held.weight / _UNIT)
+        held.slot = self._columns.add(held.user_id, held.item_id, held.time, held.weight / _UNIT)
         if held.slot < 0:
             self._columns = TakenColumns(self.max_events + 1)
             for each in self._window:
-                each.slot = self._columns.add(each.item_id, each.time, each.weight / _UNIT)
+                each.slot = self._columns.add(each.user_id, each.item_id, each.time, each.weight / _UNIT)
 
     def _remove(self, held: _Held) -> None:
         self._columns.remove(held.slot)

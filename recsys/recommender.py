@@ -305,9 +305,8 @@ class Recommender:
         chain = self.chain(requests[0])
         signals = self._signals(requests)
         fallback = self._fallback(requests, histories, signals)
-        sources: tuple[Any, ...] = tuple(
-            fallback if source.name == fallback.name else source for source in chain.sources
-        )
+        instead = {**(signals.sources if signals is not None else {}), fallback.name: fallback}
+        sources: tuple[Any, ...] = tuple(instead.get(source.name, source) for source in chain.sources)
         features = chain.features.with_items(signals.items) if signals is not None else chain.features
         return candidates_with_features(sources, features, built, per_source, blocked, mask, self._observe)
 

@@ -90,7 +90,7 @@ EVENTS = st.lists(
 
 def held(counts: LiveCounters) -> list[tuple[str, float, float]]:
     found = counts.taken()
-    names = [found.item_ids[code] for code in found.codes]
+    names = [f"{found.user_ids[u]} {found.item_ids[i]}" for u, i in zip(found.users, found.items, strict=True)]
     return list(zip(names, found.times.tolist(), found.weights.tolist(), strict=True))
 
 

@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import world
 from features.decay import continued
+from features.runs import Pairs
 from features.state import load_state, save_state
+from features.tables import Dataset, Events
 from handmade import TRAINED_UNTIL, handmade_model
 from ranking.by_score import ByScoreRanker
 from recsys.follower import Follower
@@ -26,10 +29,13 @@ from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.requests import Recommendation, Request
 from recsys.retrieval.popularity import PopularitySource
+from recsys.retrieval.transitions import Moments, TransitionsSettings, TransitionsSource
+from recsys.settings import Settings
 from recsys.stores.base import Event
 from recsys.stores.settings import StoreSettings
 from recsys.stores.sql import SqlEventStore
 from recsys.taken import Taken, TakenColumns
+from recsys.training import train
 
 SETTINGS = StoreSettings(poll_seconds=0.05)
 
@@ -61,7 +67,7 @@ def taken(*events: tuple[str, float]) -> Taken:
     """Events of weight 1, so many seconds after the training."""
     columns = TakenColumns(100)
     for item_id, seconds in events:
-        columns.add(item_id, TRAINED_UNTIL + seconds, 1.0)
+        columns.add("somebody", item_id, TRAINED_UNTIL + seconds, 1.0)
     return columns.taken()
 
 
@@ -135,18 +141,113 @@ def test_columns_hold_what_was_not_removed_in_order(capacity: int, steps: list[t
     for number, (item_id, forget) in enumerate(steps):
         if len(held) == capacity:
             columns.remove(held.pop(0)[1])
-        slot = columns.add(item_id, float(number), 1.0)
+        slot = columns.add(item_id.upper(), item_id, float(number), 1.0)
         if slot < 0:  # what is held is put into new columns
             columns = TakenColumns(capacity)
-            held = [(one, columns.add(one, when, 1.0), when) for one, _, when in held]
-            slot = columns.add(item_id, float(number), 1.0)
+            held = [(one, columns.add(one.upper(), one, when, 1.0), when) for one, _, when in held]
+            slot = columns.add(item_id.upper(), item_id, float(number), 1.0)
         assert slot >= 0
         held.append((item_id, slot, float(number)))
         if forget:
             columns.remove(held.pop(len(held) // 2)[1])
     found = columns.taken()
-    assert [found.item_ids[code] for code in found.codes] == [item_id for item_id, _, _ in held]
+    assert [found.item_ids[code] for code in found.items] == [item_id for item_id, _, _ in held]
+    assert [found.user_ids[code] for code in found.users] == [item_id.upper() for item_id, _, _ in held]
     assert found.times.tolist() == [when for _, _, when in held]
+
+
+@pytest.fixture(scope="module")
+def cut(tiny_dataset: Dataset) -> float:
+    return float(np.quantile(tiny_dataset.events.times, 0.6))
+
+
+@pytest.fixture(scope="module")
+def walker(tiny_dataset: Dataset, tiny_settings: Settings, cut: float) -> FittedModel:
+    """Transitions alone, trained on what was before the cut."""
+    known = tiny_dataset.with_events(tiny_dataset.events.before(cut))
+    return train(known, tiny_settings.model_copy(update={"sources": ("transitions",), "ranker": "by_score"}))
+
+
+class TestTransitions:
+    """The steps that others take from item to item, joined to what the model knows of them."""
+
+    def later(self, dataset: Dataset, cut: float) -> Taken:
+        columns, events = TakenColumns(1000), dataset.events
+        for k in np.flatnonzero(events.times >= cut):
+            user, item = dataset.users.ids[events.user_rows[k]], dataset.catalogue.items.ids[events.item_rows[k]]
+            columns.add(user, item, float(events.times[k]), 1.0)
+        return columns.taken()
+
+    def counts(self, events: Events, num_items: int) -> np.ndarray:
+        moments = Moments.of(events.user_rows, events.item_rows, events.times, num_items)
+        return moments.counts(TransitionsSettings().window).toarray()
+
+    def test_they_are_what_counting_everything_anew_would_add(
+        self, tiny_dataset: Dataset, walker: FittedModel, cut: float
+    ) -> None:
+        events, num_items = tiny_dataset.events, len(tiny_dataset.catalogue)
+        ranking = LiveRanking(walker)
+        ranking.update(self.later(tiny_dataset, cut), float(events.times.max()))
+        assert ranking.signals is not None
+        source = ranking.signals.sources["transitions"]
+        known = self.counts(events.before(cut), num_items)
+        expected = self.counts(events, num_items) - known
+        assert expected.any()
+        roots = [np.sqrt(np.maximum(known.sum(axis=axis), 1.0)) for axis in (1, 0)]
+        np.testing.assert_allclose(source.added.toarray(), expected / np.outer(*roots), atol=1e-6)
+        np.testing.assert_array_equal(source.weights.toarray(), walker.sources[0].weights.toarray())
+
+    def test_a_history_goes_by_both(self, tiny_dataset: Dataset, walker: FittedModel, cut: float) -> None:
+        ranking = LiveRanking(walker)
+        ranking.update(self.later(tiny_dataset, cut), cut + world.DAY)
+        assert ranking.signals is not None
+        source = ranking.signals.sources["transitions"]
+        histories = Recommender(walker).histories([ASKED, Request(user="u001")])
+        joined = dataclasses.replace(walker.sources[0], weights=(source.weights + source.added).tocsr())
+        n = histories.num_items
+        pairs = Pairs(np.repeat([0, 1], n), np.tile(np.arange(n), 2))
+        for view, found in source.scores(histories).items():
+            np.testing.assert_allclose(found.at(pairs), joined.scores(histories)[view].at(pairs), rtol=1e-5)
+
+    def test_of_who_was_forgotten_nothing_from_before_is_known(self, walker: FittedModel, cut: float) -> None:
+        ranking = LiveRanking(walker)
+        columns = TakenColumns(10)
+        columns.add("u000", "garden-07", cut + 5.0, 1.0)
+        for forgotten, steps in (((), True), ({"u000"}, False)):
+            ranking.update(columns.taken(), cut + 9.0, forgotten)
+            assert ranking.signals is not None
+            assert ranking.signals.sources["transitions"].added.toarray().any() == steps
+
+    def test_a_bundle_from_before_goes_on_without(self, walker: FittedModel, tmp_path: Path) -> None:
+        save_state(walker.sources[0], tmp_path / "new")
+        again = load_state(TransitionsSource, tmp_path / "new")
+        np.testing.assert_array_equal(again.out_of, walker.sources[0].out_of)
+        for name in ("out_of", "into"):
+            (tmp_path / "new" / f"{name}.npy").unlink()
+        old = load_state(TransitionsSource, tmp_path / "new")
+        ranking = LiveRanking(dataclasses.replace(walker, sources=(old,)))
+        ranking.update(taken(("space-13", 2e9)), 4e9)
+        assert ranking.signals is not None
+        assert ranking.signals.sources == {}
+
+    def test_what_others_take_next_is_offered_within_a_second(self, walker: FittedModel, store: SqlEventStore) -> None:
+        """Readers of space books never met a garden book; now others go from the user's newest book to one."""
+        recommender, follower = live(walker, store)
+        newest = str(walker.catalogue.items.ids[recommender.histories([ASKED]).item_rows[-1]])
+        before = recommender.recommend(ASKED)
+        assert before.items[0].item_id != "garden-07"
+        follower.start()
+        try:
+            time.sleep(0.3)
+            now = time.time()
+            store.append([Event(f"x{k}", newest, now - 60.0) for k in range(200)])
+            store.append([Event(f"x{k}", "garden-07", now - 30.0) for k in range(200)])
+            until = time.monotonic() + 1.0
+            while recommender.recommend(ASKED).items[0].item_id != "garden-07":
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        finally:
+            follower.stop()
 
 
 def live(model: FittedModel, store: SqlEventStore) -> tuple[Recommender, Follower]:
