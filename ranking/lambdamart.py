@@ -25,6 +25,11 @@ class LambdaMartSettings(Settings):
 
     objective: Literal["lambdarank", "rank_xendcg"] = "lambdarank"
     """LambdaMART's own, or the cross-entropy bound of NDCG (Bruch 2021)."""
+    label_gain: float = Field(default=1.0, ge=0, le=10)
+    """What is bought counts more than what is viewed: a right item counts the weight of its strongest event
+    (`events.weights`, the largest 1) to this power, and a list what its best item counts. 0: all count the same. Of the
+    items of one list `rank_xendcg` knows the order alone. What judges the forest knows right and wrong only.
+    """
     num_trees: int = Field(default=400, ge=1)
     """At most; early stopping ends before."""
     min_trees: int = Field(default=30, ge=1)
@@ -40,11 +45,6 @@ class LambdaMartSettings(Settings):
     l2: float = 5.0
     truncation_level: int = 20
     """Positions at the head of the list that the loss cares for."""
-    label_gain: float = Field(default=1.0, ge=0, le=10)
-    """What is bought counts more than what is viewed: a right item counts the weight of its strongest event
-    (`events.weights`, the largest 1) to this power, and a list what its best item counts. 0: all count the same. Of the
-    items of one list `rank_xendcg` knows the order alone. What judges the forest knows right and wrong only.
-    """
     patience: int = 40
     """Trees without progress on the held-out users after which training ends."""
     forests: int = Field(default=2, ge=1, le=20)
