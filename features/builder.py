@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Self
@@ -70,6 +71,10 @@ class FeatureBuilder:
     def with_rows(self, changes: RowChanges) -> Self:
         """See `features.row_changes`."""
         return type(self)(self.items.with_rows(changes), self.pairs.with_rows(changes))
+
+    def with_items(self, items: ItemFeatures) -> Self:
+        """The same with other statistics of the items."""
+        return dataclasses.replace(self, items=items)
 
     def build(self, histories: Histories, pairs: Pairs, source_columns: Mapping[str, FloatArray]) -> FeatureMatrix:
         """Features of the pairs (sorted by history): the sources' columns first, then item, user and pair groups."""

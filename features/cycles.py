@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,7 +13,7 @@ import pandas as pd
 
 from features.builder import FeatureBuilder, FeatureMatrix
 from features.histories import Histories
-from features.item import DAY, Columns
+from features.item import DAY, Columns, ItemFeatures
 from features.row_changes import RowChanges
 from features.runs import Pairs
 from features.tables import CATEGORY, Catalogue, FloatArray
@@ -84,6 +85,10 @@ class RepeatFeatures:
 
     base: FeatureBuilder
     cycles: Cycles
+
+    def with_items(self, items: ItemFeatures) -> Self:
+        """See `FeatureBuilder.with_items`."""
+        return dataclasses.replace(self, base=self.base.with_items(items))
 
     def build(self, histories: Histories, pairs: Pairs, source_columns: Mapping[str, FloatArray]) -> FeatureMatrix:
         """See `FeatureBuilder.build`."""

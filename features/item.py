@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from features.decay import time_decay
+from features.decay import continued, half_life, time_decay
 from features.row_changes import RowChanges
 from features.tables import PRICE, PUBLISHED_AT, BoolArray, Catalogue, Events, FloatArray, IntArray
 
@@ -27,7 +28,8 @@ class ItemFeatures:
     one without decay. `first_seen`, `last_seen`, `published_at` float64 unix seconds (NaN: never, or no clock).
     `repeat_share` float32: of the item's buyers, the share that took it in a second moment. `numbers` (n_items,
     num_numbers) float32: price and the numeric attributes, NaN for unknown, named by `number_names`;
-    `usual_numbers` (num_numbers,) float32: their means over what is taken lately.
+    `usual_numbers` (num_numbers,) float32: their means over what is taken lately. `half_lives` (num_half_lives,) are
+    in seconds; empty without a clock.
 
     Of an untouched item only the price is told. The catalogue also holds what came after the events, and a ranker
     would learn from a year or a serial number that such an item is never right, which in service it is.
@@ -41,6 +43,7 @@ class ItemFeatures:
     numbers: npt.NDArray[np.float32]
     number_names: tuple[str, ...]
     usual_numbers: npt.NDArray[np.float32]
+    half_lives: tuple[float, ...] = field(default_factory=tuple)
 
     @classmethod
     def fit(cls, catalogue: Catalogue, events: Events, weights: FloatArray, recent_shares: tuple[float, ...]) -> Self:
@@ -57,7 +60,8 @@ class ItemFeatures:
         popularity = np.log1p(np.stack(columns, axis=1)).astype(np.float32)
         numbers[np.ix_(popularity[:, -1] == 0, [name != PRICE for name in names])] = np.nan
         usual = _usual(numbers[events.item_rows], weights * time_decay(events, recent_shares[0]))
-        return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual)
+        spans = tuple(span for share in recent_shares if (span := half_life(events, share)) is not None)
+        return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual, spans)
 
     def with_rows(self, changes: RowChanges) -> Self:
         """See `features.row_changes`: nobody has taken what is new; prices, dates and other numbers follow."""
@@ -74,6 +78,20 @@ class ItemFeatures:
             repeat_share=changes.lengthened(self.repeat_share, 0.0),
             numbers=changes.written(self.numbers, numbers),
         )
+
+    def after(self, later: Mapping[float, FloatArray], first: FloatArray, last: FloatArray) -> Self:
+        """The same when it has gone on. `later[half_life]` (n_items,) are the weights of the events that came since,
+        decayed by each of `half_lives`; `first` and `last` (n_items,) when the first and the last of them happened
+        (NaN: none). What does not decay stays, and so does what is `untouched`: to the ranker that is what nobody had
+        taken before a label window.
+        """
+        popularity = self.popularity.copy()
+        for k, span in enumerate(self.half_lives):
+            popularity[:, k] = np.log1p(continued(np.expm1(popularity[:, k].astype(np.float64)), later[span]))
+        return dataclasses.replace(
+            self, popularity=popularity, first_seen=np.fmin(self.first_seen, first),
+            last_seen=np.fmax(self.last_seen, last),
+        )  # fmt: skip
 
     @cached_property
     def untouched(self) -> BoolArray:

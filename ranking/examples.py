@@ -13,9 +13,9 @@ from features.builder import FeatureMatrix
 
 @dataclass(frozen=True)
 class RankingExamples:
-    """`labels` (n_pairs,) float32 >= 0, `groups` (n_lists,) int64: pairs of each list, in order; `users` (n_lists,)
-    int64 says whose list it is, so that a user can be held out whole; `num_labels` (n_lists,) how many items
-    would have been right, found or not.
+    """`labels` (n_pairs,) float32: the weight of the event that made the item right, 0 where it is not. `groups`
+    (n_lists,) int64: pairs of each list, in order; `users` (n_lists,) int64 says whose list it is, so that a user can
+    be held out whole; `num_labels` (n_lists,) how many items would have been right, found or not.
     """
 
     features: FeatureMatrix

@@ -17,6 +17,7 @@ from pydantic import Field
 from features.builder import FeatureMatrix
 from features.settings import Settings
 from ranking.examples import RankingExamples
+from ranking.grades import ALIKE, Grades
 
 
 class LambdaMartSettings(Settings):
@@ -24,6 +25,11 @@ class LambdaMartSettings(Settings):
 
     objective: Literal["lambdarank", "rank_xendcg"] = "lambdarank"
     """LambdaMART's own, or the cross-entropy bound of NDCG (Bruch 2021)."""
+    label_gain: float = Field(default=1.0, ge=0, le=10)
+    """What is bought counts more than what is viewed: a right item counts the weight of its strongest event
+    (`events.weights`, the largest 1) to this power, and a list what its best item counts. 0: all count the same. Of the
+    items of one list `rank_xendcg` knows the order alone. What judges the forest knows right and wrong only.
+    """
     num_trees: int = Field(default=400, ge=1)
     """At most; early stopping ends before."""
     min_trees: int = Field(default=30, ge=1)
@@ -81,14 +87,16 @@ class LambdaMartRanker:
         num_threads: int,
     ) -> tuple[Self, tuple[int, ...]]:
         """One forest of `train` and, for each of the `held_out` parts (lists of other users), the number of its first
-        trees with the best NDCG@10 there. Training ends when no part has gained for `patience` trees.
+        trees with the best NDCG@10 there, where right items count the same. Training ends when no part has gained for
+        `patience` trees.
         """
-        data = _dataset(train)
-        parts = [_dataset(part) for part in held_out]
+        grades = Grades.of(train, settings.label_gain)
+        data = _dataset(train, grades)
+        parts = [_dataset(part, Grades.of(part, 0.0)) for part in held_out]
         progress = _Progress(settings.patience, len(parts))
         booster = lightgbm.train(
-            _parameters(settings, seed, num_threads), data, num_boost_round=settings.num_trees, valid_sets=parts,
-            callbacks=[progress],
+            _parameters(settings, grades, seed, num_threads), data, num_boost_round=settings.num_trees,
+            valid_sets=parts, callbacks=[progress],
         )  # fmt: skip
         return cls(booster.model_to_string(num_iteration=-1), train.features.names), tuple(progress.num_trees)
 
@@ -97,10 +105,11 @@ class LambdaMartRanker:
         cls, train: RankingExamples, num_trees: int, settings: LambdaMartSettings, seed: int, num_threads: int
     ) -> Self:
         """`settings.forests` forests of exactly `num_trees` trees on `train`, as one."""
-        data, names = _dataset(train), train.features.names
+        grades = Grades.of(train, settings.label_gain)
+        data, names = _dataset(train, grades), train.features.names
         texts = []
         for number in range(settings.forests):
-            parameters = _parameters(settings, forest_seed(seed, number), num_threads)
+            parameters = _parameters(settings, grades, forest_seed(seed, number), num_threads)
             texts.append(lightgbm.train(parameters, data, num_boost_round=num_trees).model_to_string())
         return cls(joined(texts), names)
 
@@ -192,12 +201,14 @@ def joined(texts: Sequence[str]) -> str:
     return head + "".join(blocks) + "end of trees" + texts[0].partition("\nend of trees")[2]
 
 
-def _dataset(examples: RankingExamples) -> lightgbm.Dataset:
+def _dataset(examples: RankingExamples, grades: Grades) -> lightgbm.Dataset:
     names = [f"f{k}" for k in range(len(examples.features.names))]  # LightGBM refuses some characters in names
-    return lightgbm.Dataset(examples.features.values, examples.labels, group=examples.groups, feature_name=names)
+    return lightgbm.Dataset(
+        examples.features.values, grades.labels, weight=grades.weights, group=examples.groups, feature_name=names
+    )
 
 
-def _parameters(settings: LambdaMartSettings, seed: int, num_threads: int) -> dict[str, Any]:
+def _parameters(settings: LambdaMartSettings, grades: Grades, seed: int, num_threads: int) -> dict[str, Any]:
     return {
         "objective": settings.objective, "metric": "ndcg", "eval_at": [10],
         "lambdarank_truncation_level": settings.truncation_level,
@@ -205,4 +216,4 @@ def _parameters(settings: LambdaMartSettings, seed: int, num_threads: int) -> di
         "min_data_in_leaf": settings.min_examples_per_leaf, "feature_fraction": settings.feature_fraction,
         "bagging_fraction": settings.row_fraction, "bagging_freq": 1, "seed": seed, "deterministic": True,
         "force_row_wise": True, "num_threads": num_threads, "verbose": -1,
-    }  # fmt: skip
+    } | ({} if grades.gains == ALIKE else {"label_gain": list(grades.gains)})  # fmt: skip

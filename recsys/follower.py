@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from recsys.errors import StoreError
-from recsys.live import HOUR, LiveCounters
+from recsys.live import LiveCounters
 from recsys.live_popularity import LivePopularity
 from recsys.request_history import StoreReader
 from recsys.stores.base import EventStore
@@ -17,6 +18,8 @@ from recsys.stores.settings import StoreSettings
 
 _PUBLISH_SECONDS = 0.5
 """Popularity is worked out anew at most so often, while events come in."""
+_PAUSE = 8.0
+"""And no more often than it takes so many times as long: a catalogue of millions must not cost the answers a core."""
 _REFRESH_SECONDS = 60.0
 """And at least so often, as the hours go by; old events are removed from the store as often."""
 _logger = logging.getLogger(__name__)
@@ -33,11 +36,13 @@ class Follower:
         reader: StoreReader,
         counters: LiveCounters,
         popularities: Sequence[LivePopularity] = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.counters = counters
+        self._clock = clock
         self._store = store
         self._reader = reader
-        self._popularities = tuple(popularities)
+        self._popularities: tuple[LivePopularity, ...] = ()
         self._settings: StoreSettings = reader.settings
         self._sequence: int | None = None
         self._unpublished = False
@@ -46,6 +51,9 @@ class Follower:
         self._process = 0
         self._stopping = threading.Event()
         self._starting = threading.Lock()
+        self._took = 0.0
+        self._anew = False
+        self.follow(*popularities)
 
     @property
     def sequence(self) -> int:
@@ -75,17 +83,25 @@ class Follower:
     def inform(self, popularity: LivePopularity) -> None:
         """Tell another `popularity`, of a model that is about to answer, what is taken now."""
         if self._sequence is not None:
-            popularity.update(self.counters.popularity(time.time()))
+            self._tell((popularity,), self._clock())
 
     def follow(self, *popularities: LivePopularity) -> None:
-        """Keep these up to date from now on, and no others."""
+        """Keep these up to date from now on, and no others. Where one was trained longer ago than those before, the
+        next round reads the store from there.
+        """
+        since = min((one.ranking.since for one in popularities if one.ranking is not None), default=math.inf)
+        self._anew = self._anew or since < self.counters.since
+        self.counters.since = since
         self._popularities = popularities
 
     def step(self) -> None:
         """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
-        now = time.time()
+        now = self._clock()
+        if self._anew:
+            self._anew, self._sequence = False, None
+            self.counters.clear()
         if self._sequence is None:
-            start = self._store.live_start(now - self.counters.hours * HOUR, self.counters.max_events)
+            start = self._store.live_start(self.counters.start(now), self.counters.max_events)
             for known in self._store.forgotten():
                 self._reader.forgotten[known.user_id] = known.at
             self._sequence = start
@@ -99,18 +115,27 @@ class Follower:
                 self.counters.forget(forgotten.user_id, forgotten.at)
             self._sequence = changes.sequence
             self._unpublished = True
-        self._publish(now)
+        due = max(_PUBLISH_SECONDS, _PAUSE * self._took) if self._unpublished else _REFRESH_SECONDS
+        if time.monotonic() - self._published_at >= due:
+            self.publish()
 
-    def _publish(self, now: float) -> None:
-        due = _PUBLISH_SECONDS if self._unpublished else _REFRESH_SECONDS
-        if time.monotonic() - self._published_at < due:
-            return
+    def publish(self) -> None:
+        """Let what is counted by now be seen, however lately that was done."""
+        now, started = self._clock(), time.monotonic()
         self.counters.expire(now)
-        counts = self.counters.popularity(now) if self._popularities else {}
-        for popularity in self._popularities:
-            popularity.update(counts)
+        self._tell(self._popularities, now)
         self._published_at = time.monotonic()
+        self._took = self._published_at - started
         self._unpublished = False
+
+    def _tell(self, popularities: Sequence[LivePopularity], now: float) -> None:
+        if not popularities:
+            return
+        counts, taken = self.counters.popularity(now), self.counters.taken()
+        for popularity in popularities:
+            popularity.update(counts)
+            if popularity.ranking is not None:
+                popularity.ranking.update(taken, now, self._reader.forgotten)
 
     def _keep_house(self) -> None:
         """Remove what is beyond the retention: some rows at a time, with a pause for those who want to write."""

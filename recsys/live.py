@@ -6,12 +6,14 @@ newest events counts what a worker counts that has followed them for days.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from recsys.stores.base import Event
+from recsys.taken import Taken, TakenColumns
 
 HOUR = 3600.0
 _SESSION_SECONDS = HOUR
@@ -31,6 +33,7 @@ class _Held:
     time: float
     weight: int
     followed_by: list[str] = field(default_factory=list)
+    slot: int = -1
 
     @property
     def hour(self) -> int:
@@ -38,29 +41,44 @@ class _Held:
 
 
 class LiveCounters:
-    """Counts over the newest `max_events` events of the last `hours`; `kind_weight` says what an event of a name weighs
-    (0: it is not counted). Memory is bounded by `max_events`. Threads may share it.
+    """Counts over the newest `max_events` events of the last `hours`, and those before that happened after `since`;
+    `kind_weight` says what an event of a name weighs (0: it is not counted). Memory is bounded by `max_events`. Threads
+    may share it.
     """
 
     def __init__(self, kind_weight: Callable[[str], float], hours: float = 24.0, max_events: int = 100_000) -> None:
         self.hours = hours
         self.max_events = max_events
+        self.since = math.inf
         self._kind_weight = kind_weight
         self._lock = threading.Lock()
         self._window: deque[_Held] = deque()
         self._by_hour: dict[int, Counter[str]] = {}
         self._together: dict[str, Counter[str]] = {}
         self._by_user: dict[str, deque[_Held]] = {}
+        self._columns = TakenColumns(max_events + 1)
 
     def __len__(self) -> int:
         return len(self._window)
+
+    def start(self, now: float) -> float:
+        """The time from which on events are held."""
+        return min(now - self.hours * HOUR, self.since)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            self._window.clear()
+            self._columns = TakenColumns(self.max_events + 1)
+            for counts in (self._by_hour, self._together, self._by_user):
+                counts.clear()
 
     def add(self, events: Iterable[Event], now: float) -> None:
         """Count events in the order of their numbers; those that happened before the window are left out."""
         with self._lock:
             for event in events:
                 weight = round(self._kind_weight(event.event) * _UNIT)
-                if weight > 0 and event.time >= now - self.hours * HOUR:
+                if weight > 0 and event.time >= self.start(now):
                     self._add(_Held(event.user_id, event.item_id, event.time, weight))
                 if len(self._window) > self.max_events:
                     self._remove(self._window.popleft())
@@ -68,7 +86,7 @@ class LiveCounters:
     def expire(self, now: float) -> None:
         """Let go of the events that have left the window."""
         with self._lock:
-            while self._window and self._window[0].time < now - self.hours * HOUR:
+            while self._window and self._window[0].time < self.start(now):
                 self._remove(self._window.popleft())
 
     def forget(self, user_id: str, at: float) -> None:
@@ -86,13 +104,17 @@ class LiveCounters:
         this_hour = int(now // HOUR)
         found: dict[str, float] = {}
         with self._lock:
-            for hour in sorted(self._by_hour):
+            for hour in sorted(hour for hour in self._by_hour if 0 <= this_hour - hour <= self.hours):
                 age = this_hour - hour
-                if 0 <= age <= self.hours:
-                    decay = 0.5 ** (age / half_life) / _UNIT
-                    for item, count in self._by_hour[hour].items():
-                        found[item] = found.get(item, 0.0) + count * decay
+                decay = 0.5 ** (age / half_life) / _UNIT
+                for item, count in self._by_hour[hour].items():
+                    found[item] = found.get(item, 0.0) + count * decay
         return found
+
+    def taken(self) -> Taken:
+        """All events that are held."""
+        with self._lock:
+            return self._columns.taken()
 
     def together(self, item_id: str) -> Mapping[str, int]:
         """How often other items were taken by the same users within an hour of this one."""
@@ -101,6 +123,7 @@ class LiveCounters:
 
     def _add(self, held: _Held) -> None:
         self._window.append(held)
+        self._keep(held)
         self._by_hour.setdefault(held.hour, Counter())[held.item_id] += held.weight
         recent = self._by_user.setdefault(held.user_id, deque(maxlen=_PARTNERS))
         for before in recent:
@@ -109,7 +132,16 @@ class LiveCounters:
                 self._count_together(before.item_id, held.item_id, 1)
         recent.append(held)
 
+    def _keep(self, held: _Held) -> None:
+        """Among the columns, which are made anew where they have no room left: forgotten users leave gaps."""
+        held.slot = self._columns.add(held.user_id, held.item_id, held.time, held.weight / _UNIT)
+        if held.slot < 0:
+            self._columns = TakenColumns(self.max_events + 1)
+            for each in self._window:
+                each.slot = self._columns.add(each.user_id, each.item_id, each.time, each.weight / _UNIT)
+
     def _remove(self, held: _Held) -> None:
+        self._columns.remove(held.slot)
         counts = self._by_hour[held.hour]
         _subtract(counts, held.item_id, held.weight)
         if not counts:

@@ -23,6 +23,7 @@ from recsys.attributes import Attributes
 from recsys.errors import RequestError
 from recsys.filters import AllOf, Filter, Not, combined
 from recsys.live_popularity import LivePopularity
+from recsys.live_ranking import LiveSignals
 from recsys.model import Chain, FittedModel
 from recsys.request_history import HistoryReader, KnownHistory, StoreReader, Triple
 from recsys.requests import HistoryEvent, Recommendation, RecommendedItem, Request
@@ -37,7 +38,7 @@ from recsys.wishes import problem_of, shape_of
 logger = logging.getLogger(__name__)
 SCORE_DIGITS = 6
 PROPENSITY_DIGITS = 9
-_Kind = tuple[str, tuple[str, ...], bool, bool, tuple[str, ...]]
+_Kind = tuple[str, tuple[str, ...], bool, bool, tuple[str, ...], bool]
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class Recommender:
 
     `clock` gives the time of a request that names none: the newest known event by default, `time.time` in service.
     `rules` gives those to apply now, `observe` is told what each stage took (`recsys.stage_clock`). `store` adds to the
-    histories of the bundle what came since, and `popularity` what is taken now, for requests without a history and
-    without a time of their own. `id_order` (n_items,) is the order of the ids, by which ties are broken.
+    histories of the bundle what came since, and `popularity` what is taken now, for requests without a time of their
+    own. `id_order` (n_items,) is the order of the ids, by which ties are broken.
     """
 
     def __init__(
@@ -158,8 +159,9 @@ class Recommender:
         answers: dict[int, Recommendation] = {}
         for _, same in groupby(sorted(range(len(requests)), key=lambda k: kinds[k]), key=lambda k: kinds[k]):
             numbers = list(same)
-            for start in range(0, len(numbers), CHUNK):
-                chunk = numbers[start : start + CHUNK]
+            size = 1 if kinds[numbers[0]][-1] else CHUNK  # guests and others do not go by the same popularity
+            for start in range(0, len(numbers), size):
+                chunk = numbers[start : start + size]
                 made = self.rank(self._prepare([requests[k] for k in chunk], rules))
                 answers.update(zip(chunk, made, strict=True))
         return [answers[k] for k in range(len(requests))]
@@ -247,7 +249,8 @@ class Recommender:
         """Requests of one kind are answered together; sortable."""
         hiding = tuple(rule.name for rule in self._hiding(request, rules))
         named = request.among is not None
-        return str(combined(request.filters)), hiding, self._excludes_seen(request), named, request.among or ()
+        live = self._popularity is not None and request.at is None
+        return str(combined(request.filters)), hiding, self._excludes_seen(request), named, request.among or (), live
 
     def _hiding(self, request: Request, rules: Rules) -> list[Rule]:
         """The rules that keep items out of the request's list."""
@@ -300,18 +303,27 @@ class Recommender:
         per_source = max(self.model.settings.retrieval.per_source, len(requests[0].among or ()))
         mask = None if allowed.all() else allowed
         chain = self.chain(requests[0])
-        fallback = self._fallback(requests, histories)
-        sources: tuple[Any, ...] = tuple(
-            fallback if source.name == fallback.name else source for source in chain.sources
-        )
-        return candidates_with_features(sources, chain.features, built, per_source, blocked, mask, self._observe)
+        signals = self._signals(requests)
+        fallback = self._fallback(requests, histories, signals)
+        instead = {**(signals.sources if signals is not None else {}), fallback.name: fallback}
+        sources: tuple[Any, ...] = tuple(instead.get(source.name, source) for source in chain.sources)
+        features = chain.features.with_items(signals.items) if signals is not None else chain.features
+        return candidates_with_features(sources, features, built, per_source, blocked, mask, self._observe)
 
-    def _fallback(self, requests: list[Request], histories: list[_History]) -> PopularitySource:
-        """What is popular: now, where all the requests are for now and have nothing else to go by."""
+    def _signals(self, requests: list[Request]) -> LiveSignals | None:
+        """What happened since the training; None for requests that name a time, and where nothing is known of it."""
+        if self._popularity is None or self._popularity.ranking is None or any(r.at is not None for r in requests):
+            return None
+        return self._popularity.ranking.signals
+
+    def _fallback(
+        self, requests: list[Request], histories: list[_History], signals: LiveSignals | None
+    ) -> PopularitySource:
+        """What is popular: in these hours, where all the requests are for now and have nothing else to go by."""
         asked = zip(requests, histories, strict=True)
-        if self._popularity is None or any(r.at is not None or len(h.events[0]) for r, h in asked):
-            return self.model.fallback
-        return self._popularity.source
+        if self._popularity is not None and not any(r.at is not None or len(h.events[0]) for r, h in asked):
+            return self._popularity.source
+        return self.model.fallback if signals is None else signals.popularity
 
     def _list(self, request: Request, history: _History, listed: _Listed, asked: RequestCandidates) -> Recommendation:
         strategy, reason = self._strategy(request, history)
@@ -391,7 +403,7 @@ class Recommender:
     ) -> npt.NDArray[np.int64]:
         """The n most popular items that are no candidates."""
         blocked = ItemSets.of([np.concatenate([hidden, listed.item_rows])])
-        source = self._fallback([request], [history])
+        source = self._fallback([request], [history], self._signals([request]))
         return source.scores(self._build([history]))[""].top(n, blocked, allowed).item_rows
 
     def _item(

@@ -23,6 +23,7 @@ from recsys.item_documents import Document
 from recsys.live import LiveCounters
 from recsys.live_items import ItemChange, ItemEditor
 from recsys.live_popularity import LivePopularity
+from recsys.live_ranking import LiveRanking
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
@@ -275,7 +276,8 @@ class Serving:
         encode = None if encoder is None else lambda query: encoder.encode([query])[0]
         if self._reader is None or self.follower is None:
             return Live(model, None, encode)
-        popularity = LivePopularity(model.fallback, model.catalogue.items, self._settings.live_prior)
+        ranking = LiveRanking(model) if self._settings.live_ranking else None
+        popularity = LivePopularity(model.fallback, model.catalogue.items, self._settings.live_prior, ranking)
         self.follower.inform(popularity)
         return Live(model, popularity, encode)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ import numpy as np
 
 from features.tables import Dataset, Events
 from recsys.api.handlers import Handlers
+from recsys.follower import Follower
+from recsys.live import LiveCounters
+from recsys.live_popularity import LivePopularity
+from recsys.live_ranking import LiveRanking
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
@@ -30,16 +35,26 @@ Document = dict[str, Any]
 
 def streamed(model: FittedModel, task: EvaluationTask, later: Events) -> list[Recommendation]:
     """The answers to `task.requests`, in their order, each asked at its time by user id alone; every event of
-    `later` is posted once all that is asked at its time has been answered.
+    `later` is posted once all that is asked at its time has been answered, and is then counted at once.
     """
-    settings = StoreSettings()
+    live = {name: value for name, value in model.settings.store if name.startswith("live_")}
+    settings, clock = StoreSettings().model_copy(update=live), _Clock()  # what limits a store is of no use here
     with tempfile.TemporaryDirectory(prefix="recsys-stream-") as folder:
         store = open_store(str(Path(folder) / "store.sqlite"), settings)
         try:
-            recommender = Recommender(model, store=StoreReader(store, settings, required=True))
+            reader = StoreReader(store, settings, required=True)
+            ranking = LiveRanking(model) if settings.live_ranking else None
+            popularity = LivePopularity(model.fallback, model.catalogue.items, settings.live_prior, ranking)
+            recommender = Recommender(model, clock, reader, popularity)
+            counters = LiveCounters(recommender.kind_weight, settings.live_hours, settings.live_events)
+            follower = Follower(store, reader, counters, [popularity], clock)
             handlers = Handlers(recommender, store=store, store_settings=settings)
             answers: list[Recommendation | None] = [None] * len(task)
-            for numbers, events in _moments(task, later):
+            for now, numbers, events in _moments(task, later):
+                clock.now = now
+                if numbers:
+                    follower.step()
+                    follower.publish()
                 for number in numbers:
                     answers[number] = _asked(handlers, task.requests[number])
                 for start in range(0, len(events), settings.max_rows):
@@ -49,14 +64,24 @@ def streamed(model: FittedModel, task: EvaluationTask, later: Events) -> list[Re
     return [answer for answer in answers if answer is not None]
 
 
-def _moments(task: EvaluationTask, later: Events) -> Iterator[tuple[list[int], list[Document]]]:
-    """For each time, ascending: the queries asked then, and the events that happened then."""
+@dataclass
+class _Clock:
+    """The time of the stream."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _moments(task: EvaluationTask, later: Events) -> Iterator[tuple[float, list[int], list[Document]]]:
+    """Each time, ascending, the queries asked then, and the events that happened then."""
     asked = [(float(request.at or 0.0), 0, number) for number, request in enumerate(task.requests)]
     events = _documents(task.train, later)
     happened = [(event["timestamp"], 1, number) for number, event in enumerate(events)]
-    for _, same in groupby(sorted(asked + happened), key=lambda entry: entry[0]):
+    for time, same in groupby(sorted(asked + happened), key=lambda entry: entry[0]):
         entries = list(same)
-        yield [n for _, kind, n in entries if not kind], [events[n] for _, kind, n in entries if kind]
+        yield time, [n for _, kind, n in entries if not kind], [events[n] for _, kind, n in entries if kind]
 
 
 def _documents(dataset: Dataset, events: Events) -> list[Document]:
@@ -71,7 +96,7 @@ def _documents(dataset: Dataset, events: Events) -> list[Document]:
 
 
 def _asked(handlers: Handlers, request: Request) -> Recommendation:
-    body = {"user": request.user, "at": request.at, "n": request.n, "exclude_seen": request.exclude_seen}
+    body = {"user": request.user, "n": request.n, "exclude_seen": request.exclude_seen}
     answer = handlers.recommend_posted(json.dumps(body).encode(), request.request_id)
     items = tuple(
         RecommendedItem(item["item_id"], item["rank"], item["score"], item["title"], tuple(item["sources"]))

@@ -61,9 +61,10 @@ class ExampleSettings(Settings):
 @dataclass(frozen=True)
 class LabelWindow:
     """`known`: what sources may be fitted on. List q has history q of `histories` and the labels
-    label_items[label_indptr[q]:label_indptr[q + 1]]; `users` (n_lists,) int64; `times` (n_lists,) float64 is when its
-    moment was, unix seconds or the user's own order. Where `repeats`, items of the history are labels too, and may be
-    in the lists.
+    label_items[label_indptr[q]:label_indptr[q + 1]], ascending; `label_weights` (n_labels,) float32 are the weights of
+    the strongest events that the user did to them in the moment; `users` (n_lists,) int64; `times` (n_lists,) float64
+    is when its moment was, unix seconds or the user's own order. Where `repeats`, items of the history are labels too,
+    and may be in the lists.
     """
 
     known: Events
@@ -72,6 +73,7 @@ class LabelWindow:
     users: npt.NDArray[np.int64]
     label_indptr: npt.NDArray[np.int64]
     label_items: npt.NDArray[np.int64]
+    label_weights: npt.NDArray[np.float32]
     times: npt.NDArray[np.float64]
     repeats: bool = False
 
@@ -93,12 +95,20 @@ class LabelWindow:
 
     @cached_property
     def _truth(self) -> npt.NDArray[np.int64]:
+        """The pairs of list and label as one number each, ascending."""
         lists = np.repeat(np.arange(len(self)), self.num_labels)
-        return np.sort(lists * self.histories.num_items + self.label_items)
+        return lists * self.histories.num_items + self.label_items
 
     def labels(self, query_rows: IntArray, item_rows: IntArray) -> npt.NDArray[np.float32]:
-        """1 where the pair is a label, (n_pairs,) float32."""
-        return np.isin(query_rows * self.histories.num_items + item_rows, self._truth).astype(np.float32)
+        """The weight of the pair where it is a label, else 0, (n_pairs,) float32."""
+        out = np.zeros(len(query_rows), np.float32)
+        if not len(self._truth):
+            return out
+        pairs = query_rows * self.histories.num_items + item_rows
+        places = np.minimum(np.searchsorted(self._truth, pairs), len(self._truth) - 1)
+        right = self._truth[places] == pairs
+        out[right] = self.label_weights[places[right]]
+        return out
 
 
 @dataclass(frozen=True)
@@ -213,13 +223,14 @@ def _window(
     """Histories and labels of the chosen moments; a moment without anything liked (and, without `repeats`, new) makes
     no list.
     """
-    rows, orders, likes, labels, kept = [], [], [], [], []
+    rows, orders, likes, labels, strengths, kept = [], [], [], [], [], []
     for moment in chosen:
         begin, start, stop = moments.user_starts[moment], moments.starts[moment], moments.stops[moment]
         past, now = moments.order[begin:start], moments.order[start:stop]
-        wanted = np.unique(events.item_rows[now[weights[now] > 0]])
+        wanted, strength = _wanted(events.item_rows[now], weights[now])
         if not repeats:
-            wanted = wanted[~np.isin(wanted, events.item_rows[past])]
+            new = ~np.isin(wanted, events.item_rows[past])
+            wanted, strength = wanted[new], strength[new]
         if not len(wanted):
             continue
         past = past[-history_limit:]
@@ -227,10 +238,23 @@ def _window(
         orders.append(events.times[past])
         likes.append(weights[past])
         labels.append(wanted)
+        strengths.append(strength)
         kept.append(moment)
     times = events.times[moments.order[moments.starts[kept]]].astype(np.float64) if kept else np.empty(0)
     at = times if events.has_clock else np.full(len(kept), np.nan)
     histories = Histories.build(rows, orders, likes, at, num_items, np.full(len(kept), events.has_clock))
     label_indptr = np.cumsum([0, *(len(wanted) for wanted in labels)])
     label_items = np.concatenate([np.empty(0, np.int64), *labels])
-    return LabelWindow(known, as_of, histories, moments.users[kept], label_indptr, label_items, times, repeats)
+    label_weights = np.concatenate([np.empty(0, np.float32), *strengths])
+    return LabelWindow(
+        known, as_of, histories, moments.users[kept], label_indptr, label_items, label_weights, times, repeats
+    )
+
+
+def _wanted(item_rows: IntArray, weights: FloatArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """What is liked in a moment's events: its items, ascending, and the largest weight of each."""
+    liked = weights > 0
+    items, place = np.unique(item_rows[liked], return_inverse=True)
+    strongest = np.zeros(len(items), np.float32)
+    np.maximum.at(strongest, place, weights[liked])
+    return items.astype(np.int64), strongest

@@ -13,6 +13,7 @@ import pytest
 
 from features.tables import Dataset, Events, IdIndex, Rejected
 from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
+from ranking.by_score import ByScoreRanker
 from recsys.api.handlers import Handlers
 from recsys.errors import DataError, SettingsError
 from recsys.evaluation import FIXED, PRODUCT, evaluate, render
@@ -236,8 +237,9 @@ def test_ablations_of_the_task_repeat_are_refused_before_training(tiny_dataset):
 class TestStream:
     """The live service, asked in the order of time, answers as one that is given each history."""
 
-    def test_lists_are_those_of_live(self) -> None:
-        streaming = evaluate(world(), task="stream", model=handmade_model())
+    def test_without_live_ranking_lists_are_those_of_live(self) -> None:
+        still = handmade_model(settings=settings_from({"store": {"live_ranking": False}}))
+        streaming = evaluate(world(), task="stream", model=still)
         live = evaluate(world(), task="live", model=handmade_model())
         fixed = next(system for system in streaming.sources if system.name == FIXED)
         for metric, values in live.product.per_query.items():
@@ -255,19 +257,28 @@ class TestStream:
 
         def ask(self: Handlers, body: bytes, request_id: str) -> dict:
             document = json.loads(body)
-            assert "history" not in document
-            said.append(("ask", document["at"]))
+            assert document.keys().isdisjoint({"history", "at"})
+            said.append(("ask", times[request_id]))
             return asked(self, body, request_id)
 
         monkeypatch.setattr(Handlers, "take_events", take)
         monkeypatch.setattr(Handlers, "recommend_posted", ask)
         task = split(world(), "stream")
+        times = {request.request_id: request.at for request in task.requests}
         evaluate(world(), task="stream", model=handmade_model())
         assert [time for _, time in said] == sorted(time for _, time in said)
         assert sum(kind == "event" for kind, _ in said) == len(task.later) == len(LATE)
         assert sum(kind == "ask" for kind, _ in said) == len(task)
         for (before, when), (after, then) in itertools.pairwise(said):
             assert not (before == "event" and after == "ask" and when == then)
+
+    def test_what_has_happened_since_the_training_counts(self) -> None:
+        """By popularity alone: the items of the held-out time come up as they are taken."""
+        model = handmade_model()
+        popular = dataclasses.replace(model, sources=(model.fallback,), ranker=ByScoreRanker((model.fallback.name,)))
+        streaming = evaluate(world(), task="stream", model=popular)
+        fixed = next(system for system in streaming.sources if system.name == FIXED)
+        assert streaming.product.mean("mrr@10") > fixed.mean("mrr@10")
 
     def test_it_needs_a_clock(self) -> None:
         with pytest.raises(SettingsError, match="stream"):

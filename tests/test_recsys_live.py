@@ -88,6 +88,12 @@ EVENTS = st.lists(
 )
 
 
+def held(counts: LiveCounters) -> list[tuple[str, float, float]]:
+    found = counts.taken()
+    names = [f"{found.user_ids[u]} {found.item_ids[i]}" for u, i in zip(found.users, found.items, strict=True)]
+    return list(zip(names, found.times.tolist(), found.weights.tolist(), strict=True))
+
+
 @given(EVENTS, st.integers(1, 12))
 def test_who_has_just_started_counts_what_others_count(events: list[Event], max_events: int) -> None:
     """The counts are those of the newest events, whether older ones were ever there or not."""
@@ -99,6 +105,7 @@ def test_who_has_just_started_counts_what_others_count(events: list[Event], max_
     started.add(counted[-max_events:], NOW)
     assert len(followed) == min(len(counted), max_events)
     assert followed.popularity(NOW) == started.popularity(NOW)
+    assert held(followed) == held(started)
     assert [followed.together(i) for i in "abc"] == [started.together(i) for i in "abc"]
 
 
@@ -108,6 +115,7 @@ def test_what_all_leave_is_nothing(events: list[Event]) -> None:
     counts.add(events, NOW)
     for user in "uv":
         counts.forget(user, NOW + 1)
+    assert held(counts) == []
     assert (counts._by_hour, counts._together, counts._by_user, len(counts)) == ({}, {}, {}, 0)
 
 

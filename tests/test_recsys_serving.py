@@ -22,6 +22,7 @@ from flask.testing import FlaskClient
 
 from features.encoder import EncoderSettings, TextEncoder
 from handmade import handmade_model
+from ranking.by_score import ByScoreRanker
 from recsys.api.handlers import Handlers
 from recsys.bundle import current_version, promote, rollback, save_bundle
 from recsys.errors import BundleError
@@ -225,6 +226,50 @@ class TestItems:
             assert eventually(lambda: recommender() is None and model() is None)
         finally:
             gc.enable()
+
+
+class TestLiveRanking:
+    """Bob's list goes by popularity alone, so that what others take, and nothing else, can move it."""
+
+    @pytest.fixture
+    def popular(self, model: FittedModel, tmp_path: Path) -> Path:
+        source = model.fallback
+        made = dataclasses.replace(model, sources=(source,), ranker=ByScoreRanker((source.name,)))
+        save_bundle(made, tmp_path / "popular")
+        return tmp_path / "popular"
+
+    def first_of_bob(self, client: FlaskClient) -> str:
+        return ids(client.get("/recommend?user=bob&n=3"))[0]
+
+    def take(self, client: FlaskClient, item_id: str) -> None:
+        events = [{"user_id": f"other{k}", "item_id": item_id, "event": "view"} for k in range(40)]
+        assert client.post("/events", json=events).status_code == 200
+
+    def test_an_item_of_after_the_training_leads_once_others_take_it(self, popular: Path) -> None:
+        handlers = Handlers.from_bundle(str(popular))
+        client = create_app(handlers=handlers).test_client()
+        try:
+            handlers.start()
+            assert client.put("/items/late", json=DOCUMENT).status_code == 200
+            assert self.first_of_bob(client) == "i02"
+            self.take(client, "late")
+            assert eventually(lambda: self.first_of_bob(client) == "late")
+            assert client.put("/items/later", json=DOCUMENT).status_code == 200
+            assert self.first_of_bob(client) == "late", "a model with one item more knows what the one before it knew"
+        finally:
+            handlers.close()
+
+    def test_it_can_be_switched_off(self, popular: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RECSYS_STORE__LIVE_RANKING", "false")
+        handlers = Handlers.from_bundle(str(popular))
+        client = create_app(handlers=handlers).test_client()
+        try:
+            self.take(client, "i09")
+            handlers.start()
+            assert eventually(lambda: "i09" in ids(client.get("/recommend?recent=&n=4"))), "guests see it"
+            assert self.first_of_bob(client) == "i02"
+        finally:
+            handlers.close()
 
 
 class TestBundles:

@@ -120,3 +120,31 @@ def test_no_more_lists_than_asked_for(tiny_dataset: Dataset) -> None:
     windows = windows_of(tiny_dataset, settings)
     assert sum(len(w) for w in windows) <= 40
     assert max(np.bincount(w.users).max() for w in windows) <= 2
+
+
+def test_a_label_weighs_what_the_strongest_event_of_its_moment_weighs(tmp_path: Path) -> None:
+    """Ann views b and c and buys c at one time, and the next day buys b, which she has seen, and carts e."""
+    ann = [("a", "view", 0), ("b", "view", 9), ("c", "view", 9), ("c", "purchase", 9), ("d", "dismiss", 9)]
+    ann += [("b", "purchase", 10), ("e", "cart", 10)]
+    did = [("ann", *own) for own in ann] + [("bob", "a", "view", day) for day in range(9)]
+    rows = [
+        {"user_id": user, "item_id": item, "event": event, "timestamp": str(world.START + day * world.DAY)}
+        for user, item, event, day in did
+    ]
+    world.write_table(tmp_path / "items.csv", [{"item_id": item} for item in "abcde"])
+    expected = [("b", 9, 0.333), ("c", 9, 1.0), ("e", 10, 0.667)]
+    for order in (rows, rows[::-1]):
+        world.write_table(tmp_path / "events.csv", order)
+        dataset = Dataset.load(tmp_path)
+        for repeats, labels in ((False, expected), (True, [*expected[:2], ("b", 10, 1.0), expected[2]])):
+            (window,) = label_windows(
+                dataset.events, 5, ExampleSettings(windows=1, window_share=0.35), EventSettings(), 0, repeats=repeats
+            )
+            lists = np.repeat(np.arange(len(window)), window.num_labels)
+            days = (window.times[lists] - world.START) / world.DAY
+            names = dataset.catalogue.items.ids[window.label_items]
+            weights = np.round(window.label_weights.astype(float), 3)
+            assert list(zip(names.tolist(), days.tolist(), weights.tolist(), strict=True)) == labels
+            pairs = np.divmod(np.arange(5 * len(window)), 5)
+            assert np.count_nonzero(window.labels(*pairs)) == len(labels)
+            np.testing.assert_array_equal(window.labels(lists, window.label_items), window.label_weights)

@@ -55,8 +55,7 @@ class ItemItemSource:
         building the matrices of a sparse product takes longer than the product when one request is answered.
         """
         rows, num_items = asked[1][0], self.weights.shape[1]
-        flat, place = flat_rows(self.weights, rows)
-        data, columns = self.weights.data[flat], self.weights.indices[flat]
+        columns, data, place = self._entries(rows)
         known, position = _distinct(columns, num_items)
         sums = []
         for own, weights in asked:
@@ -64,6 +63,11 @@ class ItemItemSource:
             full[np.isin(rows, own)] = weights  # all ways keep the history's order
             sums.append(np.bincount(position, data * full[place], len(known)).astype(np.float32))
         return known, sums
+
+    def _entries(self, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
+        """Column, weight and place in `rows` of all that these items say; a column may come twice."""
+        flat, place = flat_rows(self.weights, rows)
+        return self.weights.indices[flat], self.weights.data[flat], place
 
 
 def _distinct(columns: IntArray, num_items: int) -> tuple[IntArray, IntArray]:

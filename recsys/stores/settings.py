@@ -27,8 +27,10 @@ class StoreSettings(Settings):
     poll_seconds: float = Field(default=0.25, gt=0)
     """How often each worker looks for what others have written."""
     live_hours: float = Field(default=24.0, gt=0)
-    """Hours that live counters look back."""
+    """Hours in which guests' lists look for what is taken now; lists with a history look back to the training."""
     live_events: int = Field(default=100_000, ge=1)
     """Newest events that live counters hold in memory, some 60 MB for the default."""
     live_prior: float = Field(default=500.0, gt=0)
     """So many live events weigh as much as everything that the bundle knows of what is popular."""
+    live_ranking: bool = True
+    """Whether what happened since the training counts in the lists of those who have a history."""

@@ -1,0 +1,125 @@
+"""What has happened since the model was trained, as the ranker has learned to see it: popularity and transitions that
+go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.item import ItemFeatures
+from features.runs import ends
+from features.tables import IdIndex
+from recsys.model import FittedModel
+from recsys.retrieval.popularity import PopularitySource
+from recsys.retrieval.transitions import Moments, TransitionsSource
+from recsys.taken import Taken
+
+_STEPS_OF = 10_000
+"""Newest events whose steps from item to item are counted: what large baskets make of more would take too long."""
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LiveSignals:
+    """What takes the place of the model's own: popularity, other sources by name, and the statistics of the items."""
+
+    popularity: PopularitySource
+    sources: Mapping[str, Any]
+    items: ItemFeatures
+
+
+class LiveRanking:
+    """`signals` are replaced as a whole whenever events come in, so that any thread may use them at any time. None: the
+    model has no clock, or nothing has happened since the training.
+
+    A ranker can only use values of the kind and the scale that it was trained on: decayed weights with the half-lives
+    of the training (see `features.decay.continued`), steps divided by the totals of the training.
+    """
+
+    def __init__(self, model: FittedModel) -> None:
+        self.signals: LiveSignals | None = None
+        self._model, self._popularity, self._items = model, model.fallback, model.features.items
+        sources: tuple[Any, ...] = model.sources
+        usable = (source for source in sources if isinstance(source, TransitionsSource) and len(source.out_of))
+        self._transitions: TransitionsSource | None = next(usable, None)
+        spans = (*self._items.half_lives, self._popularity.half_life)
+        self._half_lives = tuple(dict.fromkeys(span for span in spans if span is not None))
+        self._item_rows, self._user_rows = _Rows(model.catalogue.items), _Rows(model.users)
+
+    @property
+    def since(self) -> float:
+        """The time from which on events are of interest, unix seconds; infinite where none is."""
+        return self._model.trained_until if self._half_lives else np.inf
+
+    def update(self, taken: Taken, now: float, forgotten: Collection[str] = ()) -> None:
+        """Let these events count that happened after the training; those of items that the catalogue lacks do not. Of
+        users who were `forgotten` nothing from before is looked at.
+        """
+        if not self._half_lives:
+            return
+        later = taken.after(self.since)
+        rows = self._item_rows.of(later.item_ids)[later.items]
+        known = rows >= 0
+        if not known.any():
+            self.signals = None
+            return
+        self.signals = self._made(later.select(known), rows[known], now, forgotten)
+
+    def _made(self, later: Taken, rows: Ints, now: float, forgotten: Collection[str]) -> LiveSignals:
+        n = len(self._model.catalogue)
+        sums = {span: np.bincount(rows, later.decayed(span, now), n).astype(np.float64) for span in self._half_lives}
+        first, last = np.full(n, np.nan), np.full(n, np.nan)
+        np.fmin.at(first, rows, later.times)
+        np.fmax.at(last, rows, later.times)
+        own, places = self._popularity.half_life, self._model.catalogue.items.places
+        popularity = self._popularity if own is None else self._popularity.after(sums[own], places)
+        sources: dict[str, Any] = {}  # each is fitted with settings of its own, which mypy holds against it
+        if self._transitions is not None:
+            newest = slice(max(len(later) - _STEPS_OF, 0), None)
+            moments = self._moments(later.select(newest), rows[newest], forgotten)
+            window = self._model.settings.retrieval.transitions.window
+            sources[self._transitions.name] = self._transitions.after(
+                moments.counts(window, np.asarray(moments.times > self.since))
+            )
+        return LiveSignals(popularity, sources, self._items.after(sums, first, last))
+
+    def _moments(self, later: Taken, rows: Ints, forgotten: Collection[str]) -> Moments:
+        """The moments of all users who did something later, from the first that the model knows."""
+        owners = np.unique(later.users)
+        stored, of_users = self._model.histories, self._user_rows.of(later.user_ids)[owners]
+        gone = np.array([later.user_ids[owner] in forgotten for owner in owners.tolist()], bool)
+        there = np.flatnonzero((of_users >= 0) & ~gone)
+        starts, stops = stored.indptr[of_users[there]], stored.indptr[of_users[there] + 1]
+        indptr = ends(stops - starts)
+        flat = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], stops - starts)
+        liked = stored.weights[flat] > 0
+        before = np.repeat(owners[there], stops - starts)[liked], flat[liked]
+        return Moments.of(
+            np.concatenate([before[0], later.users]),
+            np.concatenate([stored.item_rows[before[1]].astype(np.int64), rows]),
+            np.concatenate([stored.times[before[1]], later.times]),
+            len(self._model.catalogue),
+        )
+
+
+class _Rows:
+    """Rows of ids that come more and more; only those that are new are looked up."""
+
+    def __init__(self, index: IdIndex) -> None:
+        self._index = index
+        self._ids: Sequence[str] = ()
+        self._rows: Ints = np.empty(0, np.int64)
+
+    def of(self, ids: Sequence[str]) -> Ints:
+        """Each id's row, -1 for unknown ones."""
+        if ids is not self._ids:
+            self._ids, self._rows = ids, np.empty(0, np.int64)
+        added = list(ids[len(self._rows) :])
+        if added:
+            self._rows = np.concatenate([self._rows, self._index.rows(added)])
+        return self._rows

@@ -1,0 +1,94 @@
+"""Taken: the events that live counters hold as columns, for sums over all of them without a loop over each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Events in the order of their numbers: `items` and `users` (n,) int64 are positions in `item_ids` and `user_ids`,
+    `times` (n,) float64 unix seconds, `weights` (n,) float64. The ids only ever grow while they are the same object.
+    """
+
+    item_ids: Sequence[str]
+    user_ids: Sequence[str]
+    items: Ints
+    users: Ints
+    times: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def after(self, time: float) -> Taken:
+        """Those that happened later than that."""
+        return self.select(self.times > time)
+
+    def select(self, events: npt.NDArray[np.bool_] | slice) -> Taken:
+        """Some of them."""
+        return Taken(
+            self.item_ids, self.user_ids, self.items[events], self.users[events], self.times[events],
+            self.weights[events],
+        )  # fmt: skip
+
+    def decayed(self, half_life: float, now: float) -> npt.NDArray[np.float64]:
+        """The weights, (n,), halved every `half_life` seconds up to `now`; what is dated ahead counts as of now."""
+        return np.asarray(self.weights * 0.5 ** (np.maximum(now - self.times, 0.0) / half_life), np.float64)
+
+
+class _Codes:
+    """Ids and the order in which they came."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self._code_of: dict[str, int] = {}
+
+    def code(self, one: str) -> int:
+        """The position of the id."""
+        code = self._code_of.setdefault(one, len(self.ids))
+        if code == len(self.ids):
+            self.ids.append(one)
+        return code
+
+
+class TakenColumns:
+    """A ring with room for `capacity` events. Not safe for threads."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._times, self._weights = np.zeros(capacity), np.zeros(capacity)
+        self._items, self._users = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
+        self._item_codes, self._user_codes = _Codes(), _Codes()
+        self._next = 0
+
+    def add(self, user_id: str, item_id: str, time: float, weight: float) -> int:
+        """Where the event is kept, -1 where there is no room or the ids have become too many: start anew then."""
+        slot = self._next % self._capacity
+        most = max(len(self._item_codes.ids), len(self._user_codes.ids))
+        if self._weights[slot] or most > 2 * self._capacity:
+            return -1
+        self._items[slot], self._users[slot] = self._item_codes.code(item_id), self._user_codes.code(user_id)
+        self._times[slot], self._weights[slot] = time, weight
+        self._next += 1
+        return slot
+
+    def remove(self, slot: int) -> None:
+        """Let go of the event that is kept there."""
+        self._weights[slot] = 0.0
+
+    def taken(self) -> Taken:
+        """What is held now."""
+        first = self._next % self._capacity if self._next > self._capacity else 0
+        order = np.roll(np.arange(self._capacity), -first)[: min(self._next, self._capacity)]
+        order = order[self._weights[order] > 0]
+        return Taken(
+            self._item_codes.ids, self._user_codes.ids, self._items[order], self._users[order], self._times[order],
+            self._weights[order],
+        )  # fmt: skip

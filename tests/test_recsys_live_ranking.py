@@ -1,0 +1,357 @@
+"""What has happened since the training counts in the lists of those who have a history, and in no others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import world
+from features.decay import continued
+from features.runs import Pairs
+from features.state import load_state, save_state
+from features.tables import Dataset, Events
+from handmade import TRAINED_UNTIL, handmade_model
+from ranking.by_score import ByScoreRanker
+from recsys.follower import Follower
+from recsys.live import LiveCounters
+from recsys.live_popularity import LivePopularity
+from recsys.live_ranking import LiveRanking
+from recsys.model import FittedModel
+from recsys.recommender import Recommender
+from recsys.request_history import StoreReader
+from recsys.requests import Recommendation, Request
+from recsys.retrieval.popularity import PopularitySource
+from recsys.retrieval.transitions import Moments, TransitionsSettings, TransitionsSource
+from recsys.settings import Settings
+from recsys.stores.base import Event
+from recsys.stores.settings import StoreSettings
+from recsys.stores.sql import SqlEventStore
+from recsys.taken import Taken, TakenColumns
+from recsys.training import train
+
+SETTINGS = StoreSettings(poll_seconds=0.05)
+
+
+class TestContinued:
+    def test_old_counts_make_room_for_new_ones(self) -> None:
+        assert continued(np.array([6.0, 2.0, 0.0]), np.array([0.0, 0.0, 2.0])).tolist() == [4.5, 1.5, 2.0]
+
+    def test_more_than_all_that_was_known_is_brought_to_its_scale(self) -> None:
+        assert continued(np.array([3.0, 1.0]), np.array([0.0, 8.0])).tolist() == [0.0, 4.0]
+
+    def test_without_one_of_them_the_other_is_all(self) -> None:
+        for counts in ([3.0, 1.0], [0.0, 0.0]):
+            nothing = np.zeros(2)
+            assert continued(np.array(counts), nothing).tolist() == counts
+            assert continued(nothing, np.array(counts)).tolist() == counts
+
+    def test_at_a_steady_pace_it_is_what_decay_makes_of_both(self) -> None:
+        """One event a second for ever, of item 0 up to the training and of item 1 afterwards; half-life 10 s."""
+        ages = np.arange(2000.0)
+        before, later = ages[15:] - 15, ages[:15]
+        trained = np.array([(0.5 ** (before / 10)).sum(), 0.0])
+        since = np.array([0.0, (0.5 ** (later / 10)).sum()])
+        now = np.array([(0.5 ** (ages[15:] / 10)).sum(), since[1]])
+        np.testing.assert_allclose(continued(trained, since), now, rtol=1e-9)
+
+
+def taken(*events: tuple[str, float]) -> Taken:
+    """Events of weight 1, so many seconds after the training."""
+    columns = TakenColumns(100)
+    for item_id, seconds in events:
+        columns.add("somebody", item_id, TRAINED_UNTIL + seconds, 1.0)
+    return columns.taken()
+
+
+class TestLiveRanking:
+    def test_popularity_and_the_statistics_of_items_go_on(self) -> None:
+        model = handmade_model()
+        base, items = model.fallback, model.features.items
+        half_life = base.half_life
+        assert half_life is not None
+        ranking = LiveRanking(model)
+        now = TRAINED_UNTIL + 2 * half_life
+        ranking.update(taken(("i05", 2 * half_life), ("i05", half_life), ("nobody knows", 1.0)), now)
+        signals = ranking.signals
+        assert signals is not None
+        total = base.counts.sum()
+        assert signals.popularity.counts.sum() == pytest.approx(total, rel=1e-5)
+        assert signals.popularity.counts[5] == pytest.approx(min(total, 1.5), rel=1e-5)
+        assert signals.items.first_seen[5] == TRAINED_UNTIL + half_life
+        assert signals.items.last_seen[5] == now
+        np.testing.assert_array_equal(signals.items.popularity[:, -1], items.popularity[:, -1])
+        for k, span in enumerate(items.half_lives):
+            later = 1 + 0.5 ** (half_life / span)
+            before = np.expm1(items.popularity[:, k].astype(np.float64))
+            expected = continued(before, later * (np.arange(12) == 5))
+            np.testing.assert_allclose(np.expm1(signals.items.popularity[:, k]), expected, rtol=1e-5, atol=1e-6)
+        known = np.delete(np.arange(12), 5)
+        np.testing.assert_array_equal(signals.items.last_seen[known], items.last_seen[known])
+
+    def test_what_the_model_knows_already_is_not_counted_twice(self) -> None:
+        ranking = LiveRanking(handmade_model())
+        ranking.update(taken(("i05", -5.0), ("i06", 0.0)), TRAINED_UNTIL + 9)
+        assert ranking.signals is None
+
+    def test_forgotten_events_leave_no_trace(self) -> None:
+        ranking = LiveRanking(handmade_model())
+        ranking.update(taken(("i05", 1.0)), TRAINED_UNTIL + 1)
+        assert ranking.signals is not None
+        ranking.update(taken(), TRAINED_UNTIL + 1)
+        assert ranking.signals is None
+
+    def test_a_model_without_a_clock_or_from_before_stays_as_it_is(self, tmp_path: Path) -> None:
+        model = handmade_model()
+        save_state(model.fallback, tmp_path / "new")
+        state = tmp_path / "new" / "state.json"
+        values = json.loads(state.read_text())
+        assert load_state(PopularitySource, tmp_path / "new").half_life == values.pop("half_life")
+        state.write_text(json.dumps(values))
+        old = load_state(PopularitySource, tmp_path / "new")
+        assert old.half_life is None
+        items = dataclasses.replace(model.features.items, half_lives=())
+        ranking = LiveRanking(dataclasses.replace(model, fallback=old, features=model.features.with_items(items)))
+        assert ranking.since == np.inf
+        ranking.update(taken(("i05", 1.0)), TRAINED_UNTIL + 1)
+        assert ranking.signals is None
+
+    @given(st.lists(st.tuples(st.integers(0, 14), st.integers(1, 50)), min_size=1, max_size=40))
+    def test_the_order_is_that_of_the_values(self, events: list[tuple[int, int]]) -> None:
+        ranking = LiveRanking(handmade_model())
+        ranking.update(taken(*((f"i{item:02d}", float(seconds)) for item, seconds in events)), TRAINED_UNTIL + 60)
+        if ranking.signals is None:
+            assert all(item >= 12 for item, _ in events)
+            return
+        source = ranking.signals.popularity
+        assert sorted(source.order.tolist()) == list(range(12))
+        assert (np.diff(source.values[source.order]) <= 1e-6).all()
+
+
+@given(st.integers(1, 5), st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=40))
+def test_columns_hold_what_was_not_removed_in_order(capacity: int, steps: list[tuple[str, bool]]) -> None:
+    columns, held = TakenColumns(capacity), list[tuple[str, int, float]]()
+    for number, (item_id, forget) in enumerate(steps):
+        if len(held) == capacity:
+            columns.remove(held.pop(0)[1])
+        slot = columns.add(item_id.upper(), item_id, float(number), 1.0)
+        if slot < 0:  # what is held is put into new columns
+            columns = TakenColumns(capacity)
+            held = [(one, columns.add(one.upper(), one, when, 1.0), when) for one, _, when in held]
+            slot = columns.add(item_id.upper(), item_id, float(number), 1.0)
+        assert slot >= 0
+        held.append((item_id, slot, float(number)))
+        if forget:
+            columns.remove(held.pop(len(held) // 2)[1])
+    found = columns.taken()
+    assert [found.item_ids[code] for code in found.items] == [item_id for item_id, _, _ in held]
+    assert [found.user_ids[code] for code in found.users] == [item_id.upper() for item_id, _, _ in held]
+    assert found.times.tolist() == [when for _, _, when in held]
+
+
+@pytest.fixture(scope="module")
+def cut(tiny_dataset: Dataset) -> float:
+    return float(np.quantile(tiny_dataset.events.times, 0.6))
+
+
+@pytest.fixture(scope="module")
+def walker(tiny_dataset: Dataset, tiny_settings: Settings, cut: float) -> FittedModel:
+    """Transitions alone, trained on what was before the cut."""
+    known = tiny_dataset.with_events(tiny_dataset.events.before(cut))
+    return train(known, tiny_settings.model_copy(update={"sources": ("transitions",), "ranker": "by_score"}))
+
+
+class TestTransitions:
+    """The steps that others take from item to item, joined to what the model knows of them."""
+
+    def later(self, dataset: Dataset, cut: float) -> Taken:
+        columns, events = TakenColumns(1000), dataset.events
+        for k in np.flatnonzero(events.times >= cut):
+            user, item = dataset.users.ids[events.user_rows[k]], dataset.catalogue.items.ids[events.item_rows[k]]
+            columns.add(user, item, float(events.times[k]), 1.0)
+        return columns.taken()
+
+    def counts(self, events: Events, num_items: int) -> np.ndarray:
+        moments = Moments.of(events.user_rows, events.item_rows, events.times, num_items)
+        return moments.counts(TransitionsSettings().window).toarray()
+
+    def test_they_are_what_counting_everything_anew_would_add(
+        self, tiny_dataset: Dataset, walker: FittedModel, cut: float
+    ) -> None:
+        events, num_items = tiny_dataset.events, len(tiny_dataset.catalogue)
+        ranking = LiveRanking(walker)
+        ranking.update(self.later(tiny_dataset, cut), float(events.times.max()))
+        assert ranking.signals is not None
+        source = ranking.signals.sources["transitions"]
+        known = self.counts(events.before(cut), num_items)
+        expected = self.counts(events, num_items) - known
+        assert expected.any()
+        roots = [np.sqrt(np.maximum(known.sum(axis=axis), 1.0)) for axis in (1, 0)]
+        np.testing.assert_allclose(source.added.toarray(), expected / np.outer(*roots), atol=1e-6)
+        np.testing.assert_array_equal(source.weights.toarray(), walker.sources[0].weights.toarray())
+
+    def test_a_history_goes_by_both(self, tiny_dataset: Dataset, walker: FittedModel, cut: float) -> None:
+        ranking = LiveRanking(walker)
+        ranking.update(self.later(tiny_dataset, cut), cut + world.DAY)
+        assert ranking.signals is not None
+        source = ranking.signals.sources["transitions"]
+        histories = Recommender(walker).histories([ASKED, Request(user="u001")])
+        joined = dataclasses.replace(walker.sources[0], weights=(source.weights + source.added).tocsr())
+        n = histories.num_items
+        pairs = Pairs(np.repeat([0, 1], n), np.tile(np.arange(n), 2))
+        for view, found in source.scores(histories).items():
+            np.testing.assert_allclose(found.at(pairs), joined.scores(histories)[view].at(pairs), rtol=1e-5)
+
+    def test_of_who_was_forgotten_nothing_from_before_is_known(self, walker: FittedModel, cut: float) -> None:
+        ranking = LiveRanking(walker)
+        columns = TakenColumns(10)
+        columns.add("u000", "garden-07", cut + 5.0, 1.0)
+        for forgotten, steps in (((), True), ({"u000"}, False)):
+            ranking.update(columns.taken(), cut + 9.0, forgotten)
+            assert ranking.signals is not None
+            assert ranking.signals.sources["transitions"].added.toarray().any() == steps
+
+    def test_a_bundle_from_before_goes_on_without(self, walker: FittedModel, tmp_path: Path) -> None:
+        save_state(walker.sources[0], tmp_path / "new")
+        again = load_state(TransitionsSource, tmp_path / "new")
+        np.testing.assert_array_equal(again.out_of, walker.sources[0].out_of)
+        for name in ("out_of", "into"):
+            (tmp_path / "new" / f"{name}.npy").unlink()
+        old = load_state(TransitionsSource, tmp_path / "new")
+        ranking = LiveRanking(dataclasses.replace(walker, sources=(old,)))
+        ranking.update(taken(("space-13", 2e9)), 4e9)
+        assert ranking.signals is not None
+        assert ranking.signals.sources == {}
+
+    def test_what_others_take_next_is_offered_within_a_second(self, walker: FittedModel, store: SqlEventStore) -> None:
+        """Readers of space books never met a garden book; now others go from the user's newest book to one."""
+        recommender, follower = live(walker, store)
+        newest = str(walker.catalogue.items.ids[recommender.histories([ASKED]).item_rows[-1]])
+        before = recommender.recommend(ASKED)
+        assert before.items[0].item_id != "garden-07"
+        follower.start()
+        try:
+            time.sleep(0.3)
+            now = time.time()
+            store.append([Event(f"x{k}", newest, now - 60.0) for k in range(200)])
+            store.append([Event(f"x{k}", "garden-07", now - 30.0) for k in range(200)])
+            until = time.monotonic() + 1.0
+            while recommender.recommend(ASKED).items[0].item_id != "garden-07":
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        finally:
+            follower.stop()
+
+
+def live(model: FittedModel, store: SqlEventStore) -> tuple[Recommender, Follower]:
+    reader = StoreReader(store, store.settings)
+    popularity = LivePopularity(model.fallback, model.catalogue.items, 500.0, LiveRanking(model))
+    recommender = Recommender.live(model, reader, popularity)
+    return recommender, Follower(store, reader, LiveCounters(recommender.kind_weight), [popularity])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlEventStore]:
+    opened = SqlEventStore.open(str(tmp_path / "events.sqlite"), SETTINGS)
+    yield opened
+    opened.close()
+
+
+ASKED = Request(user="u000", n=30)
+
+
+def scores(answer: Recommendation) -> dict[str, float]:
+    return {item.item_id: item.score for item in answer.items}
+
+
+class TestService:
+    """By the trained model of the tiny world; nobody but the one user asks, and nobody posts but others."""
+
+    def post(self, store: SqlEventStore) -> None:
+        now = time.time()
+        store.append([Event(f"other{k}", "space-13", now, "purchase") for k in range(300)])
+
+    def test_what_others_take_moves_in_anothers_list_within_a_second(
+        self, tiny_model: FittedModel, store: SqlEventStore
+    ) -> None:
+        popular = dataclasses.replace(
+            tiny_model, sources=(tiny_model.fallback,), ranker=ByScoreRanker((tiny_model.fallback.name,))
+        )
+        recommender, follower = live(popular, store)
+        before = recommender.recommend(ASKED)
+        assert before.items[0].item_id != "space-13"
+        follower.start()
+        try:
+            time.sleep(0.3)
+            self.post(store)
+            until = time.monotonic() + 1.0
+            while recommender.recommend(ASKED).items[0].item_id != "space-13":
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        finally:
+            follower.stop()
+        assert recommender.recommend(ASKED).strategy == before.strategy
+
+    def test_the_learned_ranker_sees_it(self, tiny_model: FittedModel, store: SqlEventStore) -> None:
+        assert tiny_model.ranker.kind == "lambdamart"
+        recommender, follower = live(tiny_model, store)
+        wanted = dataclasses.replace(ASKED, among=("space-13",))
+        before = recommender.candidates([wanted]).matrix
+        self.post(store)
+        follower.step()
+        after = recommender.candidates([wanted]).matrix
+        assert after.names == before.names
+        for name in ("popularity:score", "item:popularity_0", "item:trend"):
+            assert after.column(name)[0] > before.column(name)[0]
+        assert after.column("item:days_since_last_event")[0] < 1 < before.column("item:days_since_last_event")[0]
+        assert recommender.recommend(ASKED) == recommender.recommend(ASKED)
+
+    def test_a_time_that_is_named_and_a_model_without_a_store_know_nothing_of_it(
+        self, tiny_model: FittedModel, store: SqlEventStore
+    ) -> None:
+        recommender, follower = live(tiny_model, store)
+        at = dataclasses.replace(ASKED, at=tiny_model.trained_until + 5)
+        apart = Recommender(tiny_model)
+        before, still = recommender.recommend(at), apart.recommend(ASKED)
+        self.post(store)
+        follower.step()
+        assert recommender.recommend(at) == before == apart.recommend(at)
+        assert apart.recommend(ASKED) == still
+        guest = Request(history=(), n=30)
+        mixed = [at, ASKED, guest, at]
+        assert recommender.recommend_many(mixed) == [recommender.recommend(request) for request in mixed]
+
+    def test_an_event_of_before_the_training_changes_nothing(
+        self, tiny_model: FittedModel, store: SqlEventStore
+    ) -> None:
+        recommender, follower = live(tiny_model, store)
+        store.append([Event(f"other{k}", "space-13", tiny_model.trained_until - k, "purchase") for k in range(50)])
+        before = recommender.candidates([ASKED]).found
+        follower.step()
+        assert follower.sequence == store.head()
+        after = recommender.candidates([ASKED]).found
+        np.testing.assert_array_equal(after.columns["popularity:score"], before.columns["popularity:score"])
+
+    def test_who_goes_back_to_an_older_model_reads_from_its_training_on(self, store: SqlEventStore) -> None:
+        newer, older = (handmade_model(trained_until=TRAINED_UNTIL + shift) for shift in (100.0, 0.0))
+        store.append(
+            [Event("x", "i05", TRAINED_UNTIL + 50.0, "view"), Event("x", "i06", TRAINED_UNTIL + 150.0, "view")]
+        )
+        _, follower = live(newer, store)
+        follower.step()
+        assert len(follower.counters) == 1
+        back = LivePopularity(older.fallback, older.catalogue.items, 500.0, LiveRanking(older))
+        follower.follow(back)
+        follower.step()
+        follower.publish()
+        assert len(follower.counters) == 2
+        assert back.ranking is not None
+        assert back.ranking.signals is not None
+        assert np.flatnonzero(back.ranking.signals.items.last_seen > TRAINED_UNTIL).tolist() == [5, 6]
