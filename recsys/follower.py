@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from recsys.errors import StoreError
 from recsys.live import HOUR, LiveCounters
 from recsys.live_popularity import LivePopularity
+from recsys.query_counters import DAY, QueryCounters
 from recsys.request_history import StoreReader
 from recsys.stores.base import EventStore
 from recsys.stores.settings import StoreSettings
@@ -23,8 +24,8 @@ _logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Feeds `counters` and `popularities` (one a model) from the store, and tells `reader` who was forgotten. `start`
-    it in each process that answers; `step` does one round by hand.
+    """Feeds `counters`, `queries` and `popularities` (one a model) from the store, and tells `reader` who was
+    forgotten. `start` it in each process that answers; `step` does one round by hand.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class Follower:
         reader: StoreReader,
         counters: LiveCounters,
         popularities: Sequence[LivePopularity] = (),
+        queries: QueryCounters | None = None,
     ) -> None:
         self.counters = counters
+        self.queries = QueryCounters(lambda _: 1.0) if queries is None else queries
         self._store = store
         self._reader = reader
         self._popularities = tuple(popularities)
@@ -85,27 +88,39 @@ class Follower:
         """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
         now = time.time()
         if self._sequence is None:
-            start = self._store.live_start(now - self.counters.hours * HOUR, self.counters.max_events)
-            for known in self._store.forgotten():
-                self._reader.forgotten[known.user_id] = known.at
-            self._sequence = start
+            self._sequence = self._begin(now)
         while True:
             changes = self._store.changes(self._sequence)
             if changes.sequence == self._sequence:
                 break
-            self.counters.add((event for _, event in changes.events), now)
-            for forgotten in changes.forgotten:
+            for forgotten in changes.forgotten:  # first: the store holds no event any more that came before
                 self._reader.forgotten[forgotten.user_id] = forgotten.at
-                self.counters.forget(forgotten.user_id, forgotten.at)
+                self.counters.forget(forgotten.user_id)
+                self.queries.forget(forgotten.user_id)
+            events = [event for _, event in changes.events]
+            self.counters.add(events, now)
+            self.queries.add(events, now)
             self._sequence = changes.sequence
             self._unpublished = True
         self._publish(now)
+
+    def _begin(self, now: float) -> int:
+        """The number behind which the events come that are to be counted; older ones with a query are counted here."""
+        start = self._store.live_start(now - self.counters.hours * HOUR, self.counters.max_events)
+        for known in self._store.forgotten():
+            self._reader.forgotten[known.user_id] = known.at
+        since = now - self.queries.days * DAY
+        searched = self._store.searched(since, self.queries.max_events, start)
+        self.queries.clear()
+        self.queries.add(searched, now)
+        return start
 
     def _publish(self, now: float) -> None:
         due = _PUBLISH_SECONDS if self._unpublished else _REFRESH_SECONDS
         if time.monotonic() - self._published_at < due:
             return
         self.counters.expire(now)
+        self.queries.expire(now)
         counts = self.counters.popularity(now) if self._popularities else {}
         for popularity in self._popularities:
             popularity.update(counts)

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from recsys.event_window import EventWindow
 from recsys.stores.base import Event
 
 HOUR = 3600.0
@@ -47,7 +48,7 @@ class LiveCounters:
         self.max_events = max_events
         self._kind_weight = kind_weight
         self._lock = threading.Lock()
-        self._window: deque[_Held] = deque()
+        self._window: EventWindow[_Held] = EventWindow(max_events)
         self._by_hour: dict[int, Counter[str]] = {}
         self._together: dict[str, Counter[str]] = {}
         self._by_user: dict[str, deque[_Held]] = {}
@@ -62,23 +63,26 @@ class LiveCounters:
                 weight = round(self._kind_weight(event.event) * _UNIT)
                 if weight > 0 and event.time >= now - self.hours * HOUR:
                     self._add(_Held(event.user_id, event.item_id, event.time, weight))
-                if len(self._window) > self.max_events:
-                    self._remove(self._window.popleft())
 
     def expire(self, now: float) -> None:
         """Let go of the events that have left the window."""
         with self._lock:
-            while self._window and self._window[0].time < now - self.hours * HOUR:
-                self._remove(self._window.popleft())
-
-    def forget(self, user_id: str, at: float) -> None:
-        """Let go of what the user did before `at`."""
-        with self._lock:
-            gone = [held for held in self._window if held.user_id == user_id and held.time < at]
-            if gone:
-                self._window = deque(held for held in self._window if held.user_id != user_id or held.time >= at)
-            for held in gone:
+            for held in self._window.expire(now - self.hours * HOUR):
                 self._remove(held)
+
+    def forget(self, user_id: str) -> None:
+        """Let go of what the user did."""
+        with self._lock:
+            for held in self._window.forget(user_id):
+                self._remove(held)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            self._window.clear()
+            self._by_hour.clear()
+            self._together.clear()
+            self._by_user.clear()
 
     def popularity(self, now: float) -> dict[str, float]:
         """How much each item is taken in the hours up to `now`: event weights, halved every quarter of the window."""
@@ -100,7 +104,6 @@ class LiveCounters:
             return dict(self._together.get(item_id, ()))
 
     def _add(self, held: _Held) -> None:
-        self._window.append(held)
         self._by_hour.setdefault(held.hour, Counter())[held.item_id] += held.weight
         recent = self._by_user.setdefault(held.user_id, deque(maxlen=_PARTNERS))
         for before in recent:
@@ -108,6 +111,9 @@ class LiveCounters:
                 before.followed_by.append(held.item_id)
                 self._count_together(before.item_id, held.item_id, 1)
         recent.append(held)
+        gone = self._window.add(held)
+        if gone is not None:
+            self._remove(gone)
 
     def _remove(self, held: _Held) -> None:
         counts = self._by_hour[held.hour]

@@ -70,7 +70,7 @@ class TestTogether:
     def test_a_forgotten_user_leaves_no_trace(self) -> None:
         counts = counters()
         counts.add([event("a"), event("b"), event("c", user="v")], NOW)
-        counts.forget("u", NOW + 1)
+        counts.forget("u")
         assert counts.popularity(NOW) == {"c": 1.0}
         assert counts.together("a") == {}
         assert len(counts) == 1
@@ -107,7 +107,7 @@ def test_what_all_leave_is_nothing(events: list[Event]) -> None:
     counts = counters()
     counts.add(events, NOW)
     for user in "uv":
-        counts.forget(user, NOW + 1)
+        counts.forget(user)
     assert (counts._by_hour, counts._together, counts._by_user, len(counts)) == ({}, {}, {}, 0)
 
 
