@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from recsys.errors import StoreError
 from recsys.live import HOUR, LiveCounters
 from recsys.live_popularity import LivePopularity
+from recsys.patient_clock import Clock, PatientClock
 from recsys.query_counters import DAY, QueryCounters
 from recsys.request_history import StoreReader
 from recsys.stores.base import EventStore
@@ -20,6 +21,8 @@ _PUBLISH_SECONDS = 0.5
 """Popularity is worked out anew at most so often, while events come in."""
 _REFRESH_SECONDS = 60.0
 """And at least so often, as the hours go by; old events are removed from the store as often."""
+_BACK_SECONDS = 60.0
+"""A clock that goes back so far was wrong before or is now: what was counted by it is counted anew."""
 _logger = logging.getLogger(__name__)
 
 
@@ -35,6 +38,7 @@ class Follower:
         counters: LiveCounters,
         popularities: Sequence[LivePopularity] = (),
         queries: QueryCounters | None = None,
+        clock: Clock = time.time,
     ) -> None:
         self.counters = counters
         self.queries = QueryCounters(lambda _: 1.0) if queries is None else queries
@@ -42,6 +46,9 @@ class Follower:
         self._reader = reader
         self._popularities = tuple(popularities)
         self._settings: StoreSettings = reader.settings
+        self._clock = clock
+        self._read_at = float("-inf")
+        self._retention_clock: PatientClock | None = None
         self._sequence: int | None = None
         self._unpublished = False
         self._published_at = self._kept_house_at = float("-inf")
@@ -78,7 +85,7 @@ class Follower:
     def inform(self, popularity: LivePopularity) -> None:
         """Tell another `popularity`, of a model that is about to answer, what is taken now."""
         if self._sequence is not None:
-            popularity.update(self.counters.popularity(time.time()))
+            popularity.update(self.counters.popularity(self._clock()))
 
     def follow(self, *popularities: LivePopularity) -> None:
         """Keep these up to date from now on, and no others."""
@@ -86,9 +93,10 @@ class Follower:
 
     def step(self) -> None:
         """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
-        now = time.time()
-        if self._sequence is None:
+        now = self._clock()
+        if self._sequence is None or now < self._read_at - _BACK_SECONDS:
             self._sequence = self._begin(now)
+        self._read_at = now
         while True:
             changes = self._store.changes(self._sequence)
             if changes.sequence == self._sequence:
@@ -111,7 +119,9 @@ class Follower:
             self._reader.forgotten[known.user_id] = known.at
         since = now - self.queries.days * DAY
         searched = self._store.searched(since, self.queries.max_events, start)
+        self.counters.clear()
         self.queries.clear()
+        self._unpublished = True
         self.queries.add(searched, now)
         return start
 
@@ -131,7 +141,9 @@ class Follower:
         """Remove what is beyond the retention: some rows at a time, with a pause for those who want to write."""
         if time.monotonic() - self._kept_house_at < _REFRESH_SECONDS:
             return
-        while self._store.prune(time.time()) and not self._stopping.wait(0.05):
+        if self._retention_clock is None:
+            self._retention_clock = PatientClock(self._clock, self._store.newest_time())
+        while self._store.prune(self._retention_clock()) and not self._stopping.wait(0.05):
             pass
         self._kept_house_at = time.monotonic()
 
