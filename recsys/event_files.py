@@ -41,7 +41,7 @@ from features.tables import (
 )
 from recsys.errors import RequestError
 from recsys.files import replacing
-from recsys.stores.base import MAX_ID_BYTES, Event, EventStore
+from recsys.stores.base import MAX_ID_BYTES, MAX_TEXT, Event, EventStore
 
 _BATCH = 10_000
 """Events stored in one step: many enough to be fast, few enough that those who post events hardly wait."""
@@ -112,6 +112,9 @@ def _check_lengths(file: TableFile, checks: Rejections) -> None:
         texts = cells.texts(file.column(name))
         too_long = np.asarray(pc.greater(pc.binary_length(texts), MAX_ID_BYTES).to_numpy(), bool)
         checks.reject(too_long, f"{name} is longer than {MAX_ID_BYTES} bytes", texts)
+    queries = cells.texts(file.column(QUERY))
+    too_long = np.asarray(pc.greater(pc.utf8_length(queries), MAX_TEXT).to_numpy(), bool)
+    checks.reject(too_long, f"{QUERY} is longer than {MAX_TEXT} characters", queries)
 
 
 def _event_batches(rows: EventRows, items: IdIndex) -> Iterator[list[Event]]:

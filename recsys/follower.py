@@ -7,11 +7,13 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from recsys.errors import StoreError
 from recsys.live import LiveCounters
 from recsys.live_popularity import LivePopularity
+from recsys.patient_clock import Clock, PatientClock
+from recsys.query_counters import DAY, QueryCounters
 from recsys.request_history import StoreReader
 from recsys.stores.base import EventStore
 from recsys.stores.settings import StoreSettings
@@ -22,12 +24,14 @@ _PAUSE = 8.0
 """And no more often than it takes so many times as long: a catalogue of millions must not cost the answers a core."""
 _REFRESH_SECONDS = 60.0
 """And at least so often, as the hours go by; old events are removed from the store as often."""
+_BACK_SECONDS = 60.0
+"""A clock that goes back so far was wrong before or is now: what was counted by it is counted anew."""
 _logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Feeds `counters` and `popularities` (one a model) from the store, and tells `reader` who was forgotten. `start`
-    it in each process that answers; `step` does one round by hand.
+    """Feeds `counters`, `queries` and `popularities` (one a model) from the store, and tells `reader` who was
+    forgotten. `start` it in each process that answers; `step` does one round by hand.
     """
 
     def __init__(
@@ -36,14 +40,18 @@ class Follower:
         reader: StoreReader,
         counters: LiveCounters,
         popularities: Sequence[LivePopularity] = (),
-        clock: Callable[[], float] = time.time,
+        queries: QueryCounters | None = None,
+        clock: Clock = time.time,
     ) -> None:
         self.counters = counters
-        self._clock = clock
+        self.queries = QueryCounters(lambda _: 1.0) if queries is None else queries
         self._store = store
         self._reader = reader
         self._popularities: tuple[LivePopularity, ...] = ()
         self._settings: StoreSettings = reader.settings
+        self._clock = clock
+        self._read_at = float("-inf")
+        self._retention_clock: PatientClock | None = None
         self._sequence: int | None = None
         self._unpublished = False
         self._published_at = self._kept_house_at = float("-inf")
@@ -97,22 +105,21 @@ class Follower:
     def step(self) -> None:
         """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
         now = self._clock()
-        if self._anew:
-            self._anew, self._sequence = False, None
-            self.counters.clear()
-        if self._sequence is None:
-            start = self._store.live_start(self.counters.start(now), self.counters.max_events)
-            for known in self._store.forgotten():
-                self._reader.forgotten[known.user_id] = known.at
-            self._sequence = start
+        if self._sequence is None or self._anew or now < self._read_at - _BACK_SECONDS:
+            self._anew = False
+            self._sequence = self._begin(now)
+        self._read_at = now
         while True:
             changes = self._store.changes(self._sequence)
             if changes.sequence == self._sequence:
                 break
-            self.counters.add((event for _, event in changes.events), now)
-            for forgotten in changes.forgotten:
+            for forgotten in changes.forgotten:  # first: the store holds no event any more that came before
                 self._reader.forgotten[forgotten.user_id] = forgotten.at
-                self.counters.forget(forgotten.user_id, forgotten.at)
+                self.counters.forget(forgotten.user_id)
+                self.queries.forget(forgotten.user_id)
+            events = [event for _, event in changes.events]
+            self.counters.add(events, now)
+            self.queries.add(events, now)
             self._sequence = changes.sequence
             self._unpublished = True
         due = max(_PUBLISH_SECONDS, _PAUSE * self._took) if self._unpublished else _REFRESH_SECONDS
@@ -123,10 +130,24 @@ class Follower:
         """Let what is counted by now be seen, however lately that was done."""
         now, started = self._clock(), time.monotonic()
         self.counters.expire(now)
+        self.queries.expire(now)
         self._tell(self._popularities, now)
         self._published_at = time.monotonic()
         self._took = self._published_at - started
         self._unpublished = False
+
+    def _begin(self, now: float) -> int:
+        """The number behind which the events come that are to be counted; older ones with a query are counted here."""
+        start = self._store.live_start(self.counters.start(now), self.counters.max_events)
+        for known in self._store.forgotten():
+            self._reader.forgotten[known.user_id] = known.at
+        since = now - self.queries.days * DAY
+        searched = self._store.searched(since, self.queries.max_events, start)
+        self.counters.clear()
+        self.queries.clear()
+        self._unpublished = True
+        self.queries.add(searched, now)
+        return start
 
     def _tell(self, popularities: Sequence[LivePopularity], now: float) -> None:
         if not popularities:
@@ -141,7 +162,9 @@ class Follower:
         """Remove what is beyond the retention: some rows at a time, with a pause for those who want to write."""
         if time.monotonic() - self._kept_house_at < _REFRESH_SECONDS:
             return
-        while self._store.prune(time.time()) and not self._stopping.wait(0.05):
+        if self._retention_clock is None:
+            self._retention_clock = PatientClock(self._clock, self._store.newest_time())
+        while self._store.prune(self._retention_clock()) and not self._stopping.wait(0.05):
             pass
         self._kept_house_at = time.monotonic()
 

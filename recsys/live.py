@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from recsys.event_window import EventWindow
 from recsys.stores.base import Event
 from recsys.taken import Taken, TakenColumns
 
@@ -52,7 +53,7 @@ class LiveCounters:
         self.since = math.inf
         self._kind_weight = kind_weight
         self._lock = threading.Lock()
-        self._window: deque[_Held] = deque()
+        self._window: EventWindow[_Held] = EventWindow(max_events)
         self._by_hour: dict[int, Counter[str]] = {}
         self._together: dict[str, Counter[str]] = {}
         self._by_user: dict[str, deque[_Held]] = {}
@@ -80,22 +81,17 @@ class LiveCounters:
                 weight = round(self._kind_weight(event.event) * _UNIT)
                 if weight > 0 and event.time >= self.start(now):
                     self._add(_Held(event.user_id, event.item_id, event.time, weight))
-                if len(self._window) > self.max_events:
-                    self._remove(self._window.popleft())
 
     def expire(self, now: float) -> None:
         """Let go of the events that have left the window."""
         with self._lock:
-            while self._window and self._window[0].time < self.start(now):
-                self._remove(self._window.popleft())
+            for held in self._window.expire(self.start(now)):
+                self._remove(held)
 
-    def forget(self, user_id: str, at: float) -> None:
-        """Let go of what the user did before `at`."""
+    def forget(self, user_id: str) -> None:
+        """Let go of what the user did."""
         with self._lock:
-            gone = [held for held in self._window if held.user_id == user_id and held.time < at]
-            if gone:
-                self._window = deque(held for held in self._window if held.user_id != user_id or held.time >= at)
-            for held in gone:
+            for held in self._window.forget(user_id):
                 self._remove(held)
 
     def popularity(self, now: float) -> dict[str, float]:
@@ -122,7 +118,9 @@ class LiveCounters:
             return dict(self._together.get(item_id, ()))
 
     def _add(self, held: _Held) -> None:
-        self._window.append(held)
+        gone = self._window.add(held)
+        if gone is not None:
+            self._remove(gone)
         self._keep(held)
         self._by_hour.setdefault(held.hour, Counter())[held.item_id] += held.weight
         recent = self._by_user.setdefault(held.user_id, deque(maxlen=_PARTNERS))

@@ -100,13 +100,13 @@ class HistoryReader:
         self._store = store
 
     def read(self, user: str | None, as_of: float, *, strict: bool) -> KnownHistory:
-        """What is known of the user before `as_of`. Where that is only the present moment (not `strict`), the store's
-        events count even if the clock of who sent them is ahead of ours.
+        """What is known of the user before `as_of`. Where that is only the present moment (not `strict`), all events
+        count, even if the clock of who sent them is ahead of ours, or ours has jumped back.
         """
         if user is None:
             return KnownHistory(NOTHING, known_user=False)
         known = user in self._model.users
-        events = self._in_bundle(user, as_of) if known else NOTHING
+        events = self._in_bundle(user, as_of if strict else np.inf) if known else NOTHING
         if self._store is None:
             return KnownHistory(events, known)
         before = as_of if strict and self._has_clock else None

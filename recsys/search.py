@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -26,6 +26,12 @@ F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 QueryEncoder = Callable[[str], F32]
 """A query to a unit vector (embedding_size,) of the space that the catalogue's embeddings are in."""
+Taken = Callable[[str], Mapping[str, float]]
+"""A query to the number of users who took an item after it, by item id."""
+TAKEN_WEIGHT = 3.0
+"""What is taken after a query may weigh more than words and meaning together: users have read what they took."""
+HALF_TRUST = 5
+"""Users after which it weighs half of that."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +45,25 @@ class Carried:
 NOTHING_CARRIED = Carried()
 
 
+def nothing_taken(_: str) -> Mapping[str, float]:
+    """Nobody took anything after the query, or nobody knows."""
+    return {}
+
+
 class Search:
     """Items that answer a query. Without `encode`, words (and near misses of them) alone are compared. `carried` is
-    what the search over the catalogue of a moment ago has left.
+    what the search over the catalogue of a moment ago has left. `taken` says what users took after the query, which
+    lifts these items the more, the more users there are, and finds those that share no word with it.
     """
 
     def __init__(
-        self, recommender: Recommender, encode: QueryEncoder | None = None, carried: Carried = NOTHING_CARRIED
+        self,
+        recommender: Recommender,
+        encode: QueryEncoder | None = None,
+        carried: Carried = NOTHING_CARRIED,
+        taken: Taken = nothing_taken,
     ) -> None:
-        self._recommender, self._encode, self._carried = recommender, encode, carried
+        self._recommender, self._encode, self._carried, self._taken = recommender, encode, carried, taken
         self._lock = Lock()
 
     def carried(self, changed: Collection[str]) -> Carried:
@@ -99,7 +115,19 @@ class Search:
         if self._encode is not None and embeddings.shape[1]:
             cosines = embeddings @ on_grid(self._encode(query), items=False)
             rankings.append(Ranking("meaning", 1.0, _best(cosines, shown & (cosines > 0))))
+        rankings.append(self._learned(query, shown))
         return fused(rankings, self._recommender.id_order)
+
+    def _learned(self, query: str, shown: BoolArray) -> Ranking:
+        """What users took after the query; no item, and so no say, where there is none that may be shown."""
+        taken = self._taken(query)
+        ids = sorted(taken)
+        rows = self._recommender.model.catalogue.items.rows(ids)
+        users = np.zeros(len(shown))
+        users[rows[rows >= 0]] = np.array([taken[item] for item in ids])[rows >= 0]
+        best = _best(users, shown & (users > 0))
+        most = users[best].max(initial=0.0)
+        return Ranking("taken", TAKEN_WEIGHT * most / (most + HALF_TRUST), best, users[best] / max(most, 1e-9))
 
 
 def _best(values: npt.NDArray[np.floating], shown: BoolArray) -> Ints:

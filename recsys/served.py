@@ -17,7 +17,7 @@ from recsys.request_history import StoreReader
 from recsys.requests import Request
 from recsys.rules import NO_RULES, Rules
 from recsys.rules_file import RulesFile
-from recsys.search import NOTHING_CARRIED, Carried, QueryEncoder, Search
+from recsys.search import NOTHING_CARRIED, Carried, QueryEncoder, Search, Taken, nothing_taken
 from recsys.settings import ServeSettings, Settings
 from recsys.similar import Similar
 
@@ -33,6 +33,7 @@ class Served:
     variant: str | None = None
     encode: QueryEncoder | None = None
     carried: Carried = NOTHING_CARRIED
+    taken: Taken = nothing_taken
 
     @property
     def bundle(self) -> str:
@@ -52,7 +53,7 @@ class Served:
     @cached_property
     def search(self) -> Search:
         """For `/search`."""
-        return Search(self.recommender, self.encode, self.carried)
+        return Search(self.recommender, self.encode, self.carried, self.taken)
 
     def warm_up(self) -> None:
         """Answer once, so that the first visitor does not pay for what is made and read from the disk at first use."""
@@ -81,14 +82,15 @@ class Live:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What stands around the models and stays when they are replaced: the rules, the experiment, the figures and the
-    histories of the event store.
+    """What stands around the models and stays when they are replaced: the rules, the experiment, the figures, the
+    histories of the event store, and what users took after a query.
     """
 
     rules: RulesFile | None = None
     experiment: Experiment | None = None
     metrics: Metrics = field(default_factory=Metrics)
     reader: StoreReader | None = None
+    taken: Taken = nothing_taken
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ class Surroundings:
 
     def _served(self, live: Live, model: FittedModel, rules: Callable[[], Rules], variant: str | None = None) -> Served:
         recommender = Recommender.live(model, self.reader, live.popularity, rules, self.metrics.stage)
-        return Served(recommender, variant, live.encode, live.carried)
+        return Served(recommender, variant, live.encode, live.carried, self.taken)
 
     @cached_property
     def _current(self) -> Callable[[], Rules]:

@@ -25,6 +25,7 @@ from recsys.live_items import ItemChange, ItemEditor
 from recsys.live_popularity import LivePopularity
 from recsys.live_ranking import LiveRanking
 from recsys.model import FittedModel
+from recsys.query_counters import QueryCounters
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.search import Carried
@@ -108,7 +109,9 @@ class Serving:
         self._process = 0
         if store and self._reader:
             counters = LiveCounters(self._kind_weight, self._settings.live_hours, self._settings.live_events)
-            self.follower = Follower(store, self._reader, counters)
+            queries = QueryCounters(self._kind_weight, self._settings.query_days, self._settings.query_events)
+            self.follower = Follower(store, self._reader, counters, queries=queries)
+            self._around = dataclasses.replace(self._around, taken=queries.taken)
         limit_threads(1)
         return_large_arrays()
         self._swap()

@@ -47,7 +47,7 @@ def streamed(model: FittedModel, task: EvaluationTask, later: Events) -> list[Re
             popularity = LivePopularity(model.fallback, model.catalogue.items, settings.live_prior, ranking)
             recommender = Recommender(model, clock, reader, popularity)
             counters = LiveCounters(recommender.kind_weight, settings.live_hours, settings.live_events)
-            follower = Follower(store, reader, counters, [popularity], clock)
+            follower = Follower(store, reader, counters, [popularity], clock=clock)
             handlers = Handlers(recommender, store=store, store_settings=settings)
             answers: list[Recommendation | None] = [None] * len(task)
             for now, numbers, events in _moments(task, later):

@@ -14,14 +14,17 @@ from pathlib import Path
 
 
 class Service:
-    """`recsys serve` with two workers on a port of its own, which can be killed and started again."""
+    """`recsys serve` with two workers on a port of its own, which can be killed and started again. `modules` is a
+    folder of Python modules that come before all others.
+    """
 
-    def __init__(self, bundle: Path, url: str, **settings: object) -> None:
+    def __init__(self, bundle: Path, url: str, modules: Path | None = None, **settings: object) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         names = {f"RECSYS_STORE__{key.upper()}": str(value) for key, value in settings.items()}
-        self._environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | names
+        paths = [*([str(modules)] if modules else []), *filter(None, sys.path)]
+        self._environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | names
         self._command = [
             sys.executable, "-m", "recsys", "serve", "--bundle", str(bundle), "--store", url,
             "--port", str(self.port), "--workers", "2",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from handmade import handmade_model
+from handmade import TRAINED_UNTIL, handmade_model
 from recsys.api.events import FUTURE_SECONDS, read_events
 from recsys.api.handlers import Handlers
 from recsys.bundle import save_bundle
@@ -162,6 +162,16 @@ def test_a_forgotten_user_is_a_stranger(client: FlaskClient) -> None:
     late = client.post("/events", json=[event(timestamp=time.time() - 60)]).get_json()
     assert late["events"][0]["status"] == "rejected"
     assert client.post("/events", json=[event()]).get_json()["accepted"] == 1
+
+
+def test_a_clock_that_went_back_before_the_training_forgets_all_the_same(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the bundle that knows ann."""
+    monkeypatch.setattr(time, "time", lambda: TRAINED_UNTIL - 365 * 86_400.0)
+    assert client.get("/recommend?user=ann&n=3").get_json()["strategy"] != "popular"
+    assert client.delete("/users/ann").status_code == 200
+    assert client.get("/recommend?user=ann&n=3").get_json()["reason"] == "user 'ann' has never been seen"
 
 
 def test_any_id_can_be_forgotten_and_no_log_shows_it(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:

@@ -90,6 +90,16 @@ def test_bad_rows_are_named_and_the_others_stored(store: SqlEventStore, tmp_path
     assert reasons == {51: "no user_id", 52: "unparsable time", 53: "user_id is longer than 2048 bytes"}
 
 
+def test_a_query_that_is_too_long_is_named(store: SqlEventStore, tmp_path: Path) -> None:
+    """As `POST /events` would; a letter is a letter, however many bytes it takes."""
+    path = tmp_path / "in.csv"
+    good = "".join(f"u{k},i,{1_700_000_000 + k},{'ü' * 1024}\n" for k in range(20))
+    path.write_text(f"user_id,item_id,timestamp,query\n{good}v,i,1700000000,{'x' * 1025}\n", encoding="utf-8")
+    report = import_events(store, path)
+    assert (report.accepted, report.rejected.frame["reason"].tolist()) == (20, ["query is longer than 1024 characters"])
+    assert {event.query for event in stored(store)} == {"ü" * 1024}
+
+
 def test_a_file_that_is_mostly_bad_stores_nothing(store: SqlEventStore, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("user_id,item_id,timestamp\nu,i,1700000000\nu,i,soon\n")

@@ -70,7 +70,7 @@ class TestTogether:
     def test_a_forgotten_user_leaves_no_trace(self) -> None:
         counts = counters()
         counts.add([event("a"), event("b"), event("c", user="v")], NOW)
-        counts.forget("u", NOW + 1)
+        counts.forget("u")
         assert counts.popularity(NOW) == {"c": 1.0}
         assert counts.together("a") == {}
         assert len(counts) == 1
@@ -114,7 +114,7 @@ def test_what_all_leave_is_nothing(events: list[Event]) -> None:
     counts = counters()
     counts.add(events, NOW)
     for user in "uv":
-        counts.forget(user, NOW + 1)
+        counts.forget(user)
     assert held(counts) == []
     assert (counts._by_hour, counts._together, counts._by_user, len(counts)) == ({}, {}, {}, 0)
 
@@ -233,6 +233,72 @@ class TestFollower:
         _, follower = self.make(store)
         follower.step()
         assert follower._reader.forgotten == {"ann": 5.0}
+
+
+class TestJumpingClock:
+    """The follower of a machine whose clock goes wrong."""
+
+    YEAR = 365 * 24 * HOUR
+
+    @pytest.fixture
+    def now(self) -> list[float]:
+        return [time.time()]
+
+    def follower(self, store: SqlEventStore, now: list[float]) -> Follower:
+        counts = LiveCounters(lambda _: 1.0)
+        return Follower(store, StoreReader(store, store.settings), counts, clock=lambda: now[0])
+
+    @pytest.mark.parametrize("jump", [-YEAR, -HOUR, HOUR, YEAR])
+    def test_afterwards_it_counts_what_a_worker_counts_that_never_saw_the_jump(
+        self, store: SqlEventStore, now: list[float], jump: float
+    ) -> None:
+        follower = self.follower(store, now)
+        for moved in (0.0, jump, -jump):
+            now[0] += moved
+            store.append([Event(f"u{k}", f"i{k}", now[0], query="tea", event_id=f"{moved}{k}") for k in range(5)])
+            follower.step()
+            assert follower.sequence == store.head()
+        follower._published_at = float("-inf")
+        follower.publish()
+        other = self.follower(store, now)
+        other.step()
+        assert follower.counters.popularity(now[0]) == other.counters.popularity(now[0]) != {}
+        assert follower.queries.taken("tea") == other.queries.taken("tea") != {}
+        assert len(follower.counters) == len(other.counters) <= 15
+
+    def test_events_stamped_in_the_future_do_not_keep_others_in_the_window(self, now: list[float]) -> None:
+        counts = LiveCounters(lambda _: 1.0)
+        counts.add([Event("u", "ahead", now[0] + self.YEAR), Event("v", "a", now[0]), Event("v", "b", now[0])], now[0])
+        counts.expire(now[0] + 25 * HOUR)
+        assert len(counts) == 1
+        assert counts.together("a") == {}
+
+    def test_a_jump_forward_makes_retention_remove_nothing(self, tmp_path: Path, now: list[float]) -> None:
+        store = SqlEventStore.open(str(tmp_path / "kept.sqlite"), StoreSettings(retention_days=30))
+        follower = self.follower(store, now)
+        store.append([Event("u", "old", now[0] - 29 * 24 * HOUR), Event("u", "new", now[0])])
+        follower._keep_house()
+        now[0] += self.YEAR
+        store.append([Event("u", "stamped ahead", now[0])])
+        self.house(follower)
+        assert store.history("u").item_ids == ("old", "new", "stamped ahead")
+        now[0] -= self.YEAR
+        self.house(follower)
+        assert len(store.history("u")) == 3
+        store.close()
+
+    def test_a_service_that_starts_with_a_wrong_clock_removes_nothing(self, tmp_path: Path, now: list[float]) -> None:
+        store = SqlEventStore.open(str(tmp_path / "kept.sqlite"), StoreSettings(retention_days=30))
+        store.append([Event("u", "oldest", now[0] - 31 * 24 * HOUR), Event("u", "old", now[0] - 29 * 24 * HOUR)])
+        store.append([Event("u", "new", now[0])])
+        now[0] += self.YEAR
+        self.house(self.follower(store, now))
+        assert store.history("u").item_ids == ("old", "new")
+        store.close()
+
+    def house(self, follower: Follower) -> None:
+        follower._kept_house_at = float("-inf")
+        follower._keep_house()
 
 
 def _soon(holds) -> bool:  # type: ignore[no-untyped-def]

@@ -129,6 +129,16 @@ def test_a_list_without_the_store_says_so_and_recovers(
     assert len(answer.items) == 8
 
 
+def test_a_clock_that_went_back_hides_nothing_of_what_is_known(model: FittedModel, store: SqlEventStore) -> None:
+    """Of the bundle or of the store; a time that a request names is taken at its word all the same."""
+    recommender = Recommender(model, clock=lambda: AFTER - 365 * 86_400.0, store=StoreReader(store))
+    store.append([Event("ann", "i05", AFTER)])
+    answer = recommender.recommend(Request(user="ann", n=12))
+    assert sorted(item.item_id for item in answer.items) == [f"i{k:02d}" for k in (3, 4, 6, 7, 8, 9, 10, 11)]
+    then = recommender.recommend(Request(user="ann", n=12, at=AFTER - 365 * 86_400.0))
+    assert (then.strategy, len(then.items)) == ("popular", 12)
+
+
 def test_who_was_forgotten_stays_so_while_the_store_is_away(model: FittedModel, tmp_path: Path) -> None:
     away = SqlEventStore(str(tmp_path / "nowhere" / "events.sqlite"), StoreSettings(write_timeout=0.05))
     reader = StoreReader(away, away.settings, forgotten={"ann": AFTER})

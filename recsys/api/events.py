@@ -13,13 +13,11 @@ from pydantic_core import from_json
 from features.event_rows import DEFAULT_EVENT
 from features.tables import BoolArray
 from recsys.errors import RequestError
-from recsys.stores.base import MAX_ID_BYTES, Event, Verdict
+from recsys.stores.base import MAX_ID_BYTES, MAX_TEXT, Event, Verdict
 from recsys.stores.settings import StoreSettings
 
 FUTURE_SECONDS = 86_400.0
 """An event may be dated so far after now: clocks differ, and local time read as UTC is up to 14 hours ahead."""
-MAX_TEXT = 1024
-"""Characters of a search query, a session or an event's name."""
 _LARGEST_VALUE = 3.4e38
 _SHOWN = 80
 _DAY = 86_400.0

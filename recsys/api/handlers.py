@@ -193,7 +193,12 @@ class Handlers:
         """`DELETE /users/ID`: the user's events are removed, and what bundles know of the user is hidden."""
         if not user_id.strip() or "\0" in user_id or "\ufffd" in user_id or len(user_id.encode()) > MAX_ID_BYTES:
             raise RequestError("user", f"the user must be text in UTF-8, of at most {MAX_ID_BYTES} bytes")
-        return {"user": user_id, "removed_events": self._store().forget(user_id, time.time())}
+        try:
+            learned = self._main.recommender.model.trained_until
+        except BundleError:
+            learned = 0.0
+        at = max(time.time(), learned + 1.0)  # a clock that has jumped back must not leave what the bundle knows
+        return {"user": user_id, "removed_events": self._store().forget(user_id, at)}
 
     def put_item(self, item_id: str, body: bytes) -> dict[str, Any]:
         """`PUT /items/ID`: durable, and in the next answer of this worker, when it returns."""

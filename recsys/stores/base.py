@@ -13,6 +13,8 @@ Verdict = Literal["accepted", "duplicate", "forgotten"]
 """What became of an event: "forgotten" is one from before its user was forgotten, which is not stored."""
 MAX_ID_BYTES = 2048
 """Of a user, item or event id in UTF-8: an index entry of PostgreSQL holds no more than some 2,700."""
+MAX_TEXT = 1024
+"""Characters of a search query, a session or an event's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,12 @@ class EventStore(Protocol):
 
     def live_start(self, since: float, max_events: int) -> int:
         """The number after which the newest `max_events` events that happened at `since` or later come."""
+        ...
+
+    def searched(self, since: float, max_events: int, up_to: int) -> list[Event]:
+        """The newest `max_events` events with a query and a number <= `up_to` that happened at `since` or later, in the
+        order of their numbers.
+        """
         ...
 
     def newest_time(self) -> float | None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 
 from recsys.errors import StoreError
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest version of the schema. It is written here so that a start need not import Alembic to see that it is so."""
 _FOLDER = Path(__file__).with_name("migrations")
 

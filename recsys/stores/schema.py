@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text, text
 
 METADATA = MetaData()
+_HAS_QUERY = text("query IS NOT NULL")
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")  # INTEGER PRIMARY KEY is SQLite's own row number
 
 EVENTS = Table(
@@ -23,6 +24,7 @@ EVENTS = Table(
     Index("events_by_event_id", "event_id", unique=True),
     Index("events_by_user_and_time", "user_id", "time"),
     Index("events_by_time", "time"),
+    Index("events_with_query", "sequence", sqlite_where=_HAS_QUERY, postgresql_where=_HAS_QUERY),
 )
 FORGOTTEN = Table(
     "forgotten_users",

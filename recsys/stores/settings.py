@@ -30,6 +30,10 @@ class StoreSettings(Settings):
     """Hours in which guests' lists look for what is taken now; lists with a history look back to the training."""
     live_events: int = Field(default=100_000, ge=1)
     """Newest events that live counters hold in memory, some 60 MB for the default."""
+    query_days: float = Field(default=30.0, gt=0)
+    """Days that search looks back for what users took after a query."""
+    query_events: int = Field(default=30_000, ge=1)
+    """Newest events with a query that search holds in memory, some 30 MB for the default."""
     live_prior: float = Field(default=500.0, gt=0)
     """So many live events weigh as much as everything that the bundle knows of what is popular."""
     live_ranking: bool = True

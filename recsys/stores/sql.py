@@ -195,6 +195,12 @@ class SqlEventStore:
         first = self._read(select(func.min(EVENTS.c.sequence)).where(EVENTS.c.time >= since), {})[0][0]
         return head if first is None else int(first) - 1
 
+    def searched(self, since: float, max_events: int, up_to: int) -> list[Event]:
+        """See `EventStore`. The index of the events with a query is read from its end."""
+        wanted = (EVENTS.c.query.is_not(None), EVENTS.c.sequence <= up_to, EVENTS.c.time >= since)
+        query = select(*_EVENT_COLUMNS).where(*wanted).order_by(EVENTS.c.sequence.desc()).limit(max_events)
+        return [Event(*row) for row in reversed(self._read(query, {}))]
+
     def newest_time(self) -> float | None:
         """See `EventStore`."""
         found: float | None = self._read(select(func.max(EVENTS.c.time)), {})[0][0]

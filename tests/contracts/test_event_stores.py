@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from postgres import new_database
 from recsys.errors import SettingsError, StoreError
@@ -165,6 +165,14 @@ class TestChanges:
         assert store.live_start(since=1007.0, max_events=10) == 7
         assert store.live_start(since=5000.0, max_events=10) == 10
 
+    def test_searches_are_the_newest_events_with_a_query_in_order(self, store: SqlEventStore) -> None:
+        rows = [Event("u", f"i{k}", 1000.0 + k, query="tea" if k % 2 else None) for k in range(10)]
+        store.append(rows)
+        found = [event.item_id for event in store.searched(since=0.0, max_events=3, up_to=8)]
+        assert found == ["i3", "i5", "i7"]
+        assert [event.query for event in store.searched(since=1009.0, max_events=3, up_to=10)] == ["tea"]
+        assert store.searched(since=0.0, max_events=3, up_to=1) == []
+
     @pytest.mark.parametrize("reads_before", [0, 1, 2])
     def test_no_event_is_lost_that_is_written_while_the_start_is_looked_for(
         self, store: SqlEventStore, opened: Open, monkeypatch: pytest.MonkeyPatch, reads_before: int
@@ -308,6 +316,17 @@ class TestOpening:
         with store._engines.reader.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == HEAD
+
+    def test_a_store_of_the_first_version_is_brought_to_this_one(self, store: SqlEventStore, opened: Open) -> None:
+        store.append(events(2))
+        with store._writing() as connection:
+            connection.execute(text("DROP INDEX events_with_query"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        newer = opened()
+        assert len(newer.history("u")) == 2
+        with newer._engines.reader.connect() as connection:
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == HEAD
+            assert "events_with_query" in {index["name"] for index in inspect(connection).get_indexes("events")}
 
     def test_a_store_of_a_newer_version_is_refused(self, store: SqlEventStore, opened: Open) -> None:
         with store._writing() as connection:
