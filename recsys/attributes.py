@@ -41,10 +41,26 @@ class Values:
     @classmethod
     def of(cls, column: pd.Series) -> Values:
         """From the strings ("": none) or tuples of strings of all items; a value counts once an item."""
-        lists = [tuple(dict.fromkeys(v)) if isinstance(v, tuple) else ((v,) if v else ()) for v in column]
+        lists = [_listed(value) for value in column]
         lengths = np.array([len(own) for own in lists], np.int64)
         codes, names = pd.factorize(np.array([value for own in lists for value in own], dtype=object))
         return cls({str(name): k for k, name in enumerate(names)}, ends(lengths), codes.astype(np.int64))
+
+    def with_rows(self, values: Sequence[tuple[str, ...] | str], rows: Ints, num_items: int) -> Values:
+        """The column in which the items at `rows` (ascending) have other `values`, or are new behind the others."""
+        lists = [_listed(value) for value in values]
+        codes_by_name = dict(self.codes_by_name)
+        own = np.array([codes_by_name.setdefault(v, len(codes_by_name)) for each in lists for v in each], np.int64)
+        lengths = np.zeros(num_items, np.int64)
+        lengths[: len(self.indptr) - 1] = np.diff(self.indptr)
+        is_changed = np.zeros(num_items, bool)
+        is_changed[rows] = True
+        kept = self.codes[~np.repeat(is_changed[: len(self.indptr) - 1], np.diff(self.indptr))]
+        lengths[rows] = [len(each) for each in lists]
+        codes = np.empty(int(lengths.sum()), np.int64)
+        is_own = np.repeat(is_changed, lengths)
+        codes[is_own], codes[~is_own] = own, kept
+        return Values(codes_by_name, ends(lengths), codes)
 
     def has(self, value: str) -> BoolArray:
         """(n_items,) whether the item has the value."""
@@ -69,6 +85,10 @@ class Values:
         return [tuple(self.codes[a:b].tolist()) for a, b in zip(starts, stops, strict=True)]
 
 
+def _listed(value: tuple[str, ...] | str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value)) if isinstance(value, tuple) else ((value,) if value else ())
+
+
 class Attributes:
     """The columns of one catalogue; columns and masks are kept once made, by a filter's normal form."""
 
@@ -78,7 +98,18 @@ class Attributes:
         kept = max(8, min(512, _CACHED_BYTES // max(len(catalogue), 1)))
         self._mask = cached_method(self._computed, kept)
         self._mask_as_written = cached_method(self._normalised_mask, kept)
-        self._column = cached_method(self._read, None)
+        self._columns: dict[str, Values | npt.NDArray[np.generic]] = {}
+
+    def following(self, catalogue: Catalogue, rows: Ints) -> Attributes:
+        """Those of `catalogue`, in which the items at `rows` (ascending) are others or new: columns of texts that are
+        made here need not be made again.
+        """
+        out = Attributes(catalogue)
+        for name, column in tuple(self._columns.items()):
+            if isinstance(column, Values):
+                values = [catalogue.frame[name].array[row] for row in rows.tolist()]
+                out._columns[name] = column.with_rows(values, rows, len(catalogue))
+        return out
 
     def mask(self, expression: Filter) -> BoolArray:
         """(n_items,) read-only: available and let through. RequestError names an unknown column or a bad value."""
@@ -137,6 +168,11 @@ class Attributes:
             allowed = ", ".join(map(str, self._frame.columns))
             raise RequestError(parameter, f"unknown column {column!r}; allowed are {allowed}")
         return self._column(column)
+
+    def _column(self, column: str) -> Values | npt.NDArray[np.generic]:
+        if column not in self._columns:
+            self._columns[column] = self._read(column)
+        return self._columns[column]
 
     def _read(self, column: str) -> Values | npt.NDArray[np.generic]:
         series = self._frame[column]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +37,17 @@ def group_key(title: str) -> str:
     return " ".join(kept or words)
 
 
-def groups_of(titles: Sequence[str]) -> npt.NDArray[np.int64]:
-    """(n_items,) the group of each item; an item without a title is a group of its own."""
-    numbers: dict[str, int] = {}
-    keys = [group_key(title) or f"\0{row}" for row, title in enumerate(titles)]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+def groups_of(titles: Sequence[str], rows: Iterable[int] | None = None) -> npt.NDArray[np.int64]:
+    """(n,) the group of each item, at `rows` (None: 0, 1, ...) of the catalogue; an item without a title is a group of
+    its own. A group's number is a digest of what its titles share, so that it can be told without the other items.
+    """
+    places = range(len(titles)) if rows is None else rows
+    keys = [group_key(title) or f"\0{row}" for row, title in zip(places, titles, strict=True)]
+    return np.array([_digest(key) for key in keys], np.int64)
+
+
+def _digest(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), signed=True)
 
 
 def _is_variant(before: str, word: str, after: str) -> bool:

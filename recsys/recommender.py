@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -91,7 +92,8 @@ class Recommender:
     `clock` gives the time of a request that names none: the newest known event by default, `time.time` in service.
     `rules` gives those to apply now, `observe` is told what each stage took (`recsys.stage_clock`). `store` adds to the
     histories of the bundle what came since, and `popularity` what is taken now, for requests without a time of their
-    own. `id_order` (n_items,) is the order of the ids, by which ties are broken.
+    own. `id_order` (n_items,) is the order of the ids, by which ties are broken. `attributes` are the catalogue's,
+    where they are at hand.
     """
 
     def __init__(
@@ -102,9 +104,10 @@ class Recommender:
         popularity: LivePopularity | None = None,
         rules: Callable[[], Rules] = lambda: NO_RULES,
         observe: Observer = nobody,
+        attributes: Attributes | None = None,
     ) -> None:
         self.model = model
-        self.attributes = Attributes(model.catalogue)
+        self.attributes = attributes or Attributes(model.catalogue)
         self._given_rules, self._observe = rules, observe
         self._usable: tuple[Rules, Rules] = (NO_RULES, NO_RULES)
         self._popularity = popularity
@@ -122,9 +125,17 @@ class Recommender:
         popularity: LivePopularity | None = None,
         rules: Callable[[], Rules] = lambda: NO_RULES,
         observe: Observer = nobody,
+        attributes: Attributes | None = None,
     ) -> Recommender:
         """A recommender for service: a request without a time is for now."""
-        return cls(model, time.time, store, popularity, rules, observe)
+        return cls(model, time.time, store, popularity, rules, observe, attributes)
+
+    def warm_up(self) -> None:
+        """Make one list, which is in no figure, so that what is made at first use is there for the next."""
+        if len(self._ids):
+            quiet = copy.copy(self)
+            quiet._observe = nobody  # noqa: SLF001  (it is a copy of this one)
+            quiet.recommend(Request(history=(), recent=(str(self._ids[0]),), n=1))
 
     def close(self) -> None:
         """Give the connections of the event store back, where there is one."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from threading import Lock
 
@@ -12,6 +11,8 @@ import numpy.typing as npt
 
 from features.grid import on_grid
 from features.tables import BoolArray
+from recsys.carried import NOTHING_CARRIED, Carried
+from recsys.changed_index import ChangedIndex
 from recsys.errors import RequestError
 from recsys.fusion import Fused, Ranking, fused
 from recsys.lexical import LexicalIndex
@@ -32,17 +33,6 @@ TAKEN_WEIGHT = 3.0
 """What is taken after a query may weigh more than words and meaning together: users have read what they took."""
 HALF_TRUST = 5
 """Users after which it weighs half of that."""
-
-
-@dataclass(frozen=True)
-class Carried:
-    """What a search leaves to the next one, over a catalogue in which the items `changed` are others: its index."""
-
-    index: LexicalIndex | None = None
-    changed: frozenset[str] = frozenset()
-
-
-NOTHING_CARRIED = Carried()
 
 
 def nothing_taken(_: str) -> Mapping[str, float]:
@@ -66,12 +56,11 @@ class Search:
         self._recommender, self._encode, self._carried, self._taken = recommender, encode, carried, taken
         self._lock = Lock()
 
-    def carried(self, changed: Collection[str]) -> Carried:
-        """For the search that takes over when these items have changed."""
-        made: LexicalIndex | None = self.__dict__.get("_index")
-        if made is not None:
-            return Carried(made, frozenset(changed))
-        return Carried(self._carried.index, self._carried.changed.union(changed))
+    @property
+    def index(self) -> LexicalIndex | ChangedIndex | None:
+        """What words are looked up in; None where it is not made yet."""
+        made: LexicalIndex | ChangedIndex | None = self.__dict__.get("_index")
+        return made
 
     def recommend(self, query: str, request: Request) -> Recommendation:
         """The best `request.n` items, fewer where fewer match. Of the request, its `filters` and `exclude` hold, and
@@ -94,12 +83,13 @@ class Search:
         self._index  # noqa: B018  (made at its first use)
 
     @cached_property
-    def _index(self) -> LexicalIndex:
+    def _index(self) -> LexicalIndex | ChangedIndex:
         catalogue, before = self._recommender.model.catalogue, self._carried.index
         if before is None:
             return LexicalIndex.of(catalogue)
-        rows = catalogue.items.rows(sorted(self._carried.changed))
-        return before.with_rows(catalogue, np.sort(rows[rows >= 0]))
+        rows = self._carried.rows(catalogue)
+        made = ChangedIndex.of(before) if isinstance(before, LexicalIndex) else before
+        return made.with_rows(catalogue, rows)
 
     def _shown(self, request: Request) -> BoolArray:
         shown = self._recommender.allowed(request).copy()

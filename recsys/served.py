@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from recsys.attributes import Attributes
+from recsys.carried import NOTHING_CARRIED, Carried
 from recsys.experiments import Experiment, Variant
 from recsys.live_popularity import LivePopularity
 from recsys.model import FittedModel
@@ -17,7 +19,7 @@ from recsys.request_history import StoreReader
 from recsys.requests import Request
 from recsys.rules import NO_RULES, Rules
 from recsys.rules_file import RulesFile
-from recsys.search import NOTHING_CARRIED, Carried, QueryEncoder, Search, Taken, nothing_taken
+from recsys.search import QueryEncoder, Search, Taken, nothing_taken
 from recsys.settings import ServeSettings, Settings
 from recsys.similar import Similar
 
@@ -48,12 +50,27 @@ class Served:
     @cached_property
     def similar(self) -> Similar:
         """For `/similar`."""
-        return Similar(self.recommender)
+        return Similar(self.recommender, self.carried)
 
     @cached_property
     def search(self) -> Search:
         """For `/search`."""
         return Search(self.recommender, self.encode, self.carried, self.taken)
+
+    def left(self, changed: Collection[str]) -> Carried:
+        """For what takes over when these items have changed."""
+        made = self.search.index
+        waiting = self.carried.changed if made is None else frozenset()
+        index = self.carried.index if made is None else made
+        return Carried(self.recommender.attributes, self.similar.groups, index, waiting.union(changed))
+
+    def take_over(self) -> None:
+        """Make what was there before the items changed, so that no visitor waits for it."""
+        self.recommender.warm_up()
+        if self.carried.groups is not None:
+            self.similar.warm_up()
+        if self.carried.index is not None:
+            self.search.warm_up()
 
     def warm_up(self) -> None:
         """Answer once, so that the first visitor does not pay for what is made and read from the disk at first use."""
@@ -62,7 +79,7 @@ class Served:
             return
         self.recommender.attributes.warm_up()
         first = str(catalogue.items.ids[0])
-        self.recommender.recommend(Request(history=(), recent=(first,), n=1))
+        self.recommender.warm_up()
         self.similar.recommend(first, Request(history=(), n=1))
         if len(catalogue) <= SEARCH_AT_START:
             self.search.warm_up()
@@ -71,13 +88,19 @@ class Served:
 @dataclass(frozen=True)
 class Live:
     """A version as it answers now: its `model` with the live items in it, what is taken lately, what reads queries,
-    and what the search before it left.
+    and what the one before it left.
     """
 
     model: FittedModel
     popularity: LivePopularity | None = None
     encode: QueryEncoder | None = None
     carried: Carried = NOTHING_CARRIED
+
+    @cached_property
+    def attributes(self) -> Attributes:
+        """The columns of the catalogue, which variants share."""
+        catalogue, before = self.model.catalogue, self.carried.attributes
+        return Attributes(catalogue) if before is None else before.following(catalogue, self.carried.rows(catalogue))
 
 
 @dataclass(frozen=True)
@@ -113,8 +136,9 @@ class Surroundings:
         return self._served(live, changed, rules, variant.name)
 
     def _served(self, live: Live, model: FittedModel, rules: Callable[[], Rules], variant: str | None = None) -> Served:
-        recommender = Recommender.live(model, self.reader, live.popularity, rules, self.metrics.stage)
-        return Served(recommender, variant, live.encode, live.carried, self.taken)
+        carried = dataclasses.replace(live.carried, attributes=None)  # they would keep the catalogue before alive
+        recommender = Recommender.live(model, self.reader, live.popularity, rules, self.metrics.stage, live.attributes)
+        return Served(recommender, variant, live.encode, carried, self.taken)
 
     @cached_property
     def _current(self) -> Callable[[], Rules]:

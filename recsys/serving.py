@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.bundle import load_bundle, version_folder
+from recsys.carried import Carried
 from recsys.errors import BundleError, StoreError
 from recsys.follower import Follower
 from recsys.heap import return_large_arrays
@@ -28,7 +29,6 @@ from recsys.model import FittedModel
 from recsys.query_counters import QueryCounters
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
-from recsys.search import Carried
 from recsys.served import Live, Served, Surroundings
 from recsys.stored_items import ITEMS_AT_A_TIME, load_editor
 from recsys.stores.base import EventStore
@@ -257,15 +257,17 @@ class Serving:
             same = all(new.model is old.model for new, old in zip(loaded, snapshot.loaded, strict=True))
             if not same:
                 items = [change.item_id for change in changes]
-                carried = {served.bundle: served.search.carried(items) for served in snapshot.all_served[::-1]}
+                carried = {served.bundle: served.left(items) for served in snapshot.all_served[::-1]}
                 snapshot = self._answering(loaded, carried)
+                for served in snapshot.all_served:
+                    served.take_over()
             snapshot = dataclasses.replace(snapshot, applied=applied)
             if self._snapshot is not None and snapshot.editor is self._snapshot.editor:
                 self._show(snapshot)
         return snapshot
 
     def _answering(self, loaded: Sequence[Loaded], carried: Mapping[str, Carried] | None = None) -> Snapshot:
-        """What answers from the versions; `carried` is what the searches before left, by version."""
+        """What answers from the versions; `carried` is what those before left, by version."""
         live = {one.model.bundle_version: self._live(one) for one in loaded}
         for version, left in (carried or {}).items():
             live[version] = dataclasses.replace(live[version], carried=left)

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.item_sets import ItemSets
+from features.tables import TITLE
+from recsys.carried import NOTHING_CARRIED, Carried
 from recsys.errors import RequestError
 from recsys.fusion import Fused, Ranking, fused
 from recsys.item_groups import groups_of
@@ -39,8 +41,8 @@ class Similar:
     together), and a product page wants both. Ranks are fused because the sources' scores have no common scale.
     """
 
-    def __init__(self, recommender: Recommender) -> None:
-        self._recommender = recommender
+    def __init__(self, recommender: Recommender, carried: Carried = NOTHING_CARRIED) -> None:
+        self._recommender, self._carried = recommender, carried
         self._model = recommender.model
 
     def recommend(self, item_id: str, request: Request) -> Recommendation:
@@ -58,13 +60,27 @@ class Similar:
             request.request_id, request.user, "similar", self._reason(row), self._items(found, request.n), 0
         )
 
-    def groups(self) -> Ints:
-        """(n_items,) which product each item is a variant of."""
-        return self._groups
+    def warm_up(self) -> None:
+        """Make the groups, if they are not made yet."""
+        _ = (self._groups, self._num_events)
+
+    @property
+    def groups(self) -> Ints | None:
+        """(n_items,) which product each item is a variant of; None where it is not known yet."""
+        made: Ints | None = self.__dict__.get("_groups")
+        return made
 
     @cached_property
     def _groups(self) -> Ints:
-        return groups_of(self._model.catalogue.frame["title"].tolist())
+        catalogue, before = self._model.catalogue, self._carried.groups
+        titles = catalogue.frame[TITLE]
+        if before is None:
+            return groups_of(titles.tolist())
+        rows = self._carried.rows(catalogue)
+        groups = np.empty(len(catalogue), np.int64)
+        groups[: len(before)] = before
+        groups[rows] = groups_of([titles.array[row] for row in rows.tolist()], rows.tolist())
+        return groups
 
     @cached_property
     def _num_events(self) -> Ints:

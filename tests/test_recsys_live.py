@@ -256,10 +256,9 @@ class TestJumpingClock:
         for moved in (0.0, jump, -jump):
             now[0] += moved
             store.append([Event(f"u{k}", f"i{k}", now[0], query="tea", event_id=f"{moved}{k}") for k in range(5)])
+            follower._published_at = float("-inf")
             follower.step()
             assert follower.sequence == store.head()
-        follower._published_at = float("-inf")
-        follower.publish()
         other = self.follower(store, now)
         other.step()
         assert follower.counters.popularity(now[0]) == other.counters.popularity(now[0]) != {}

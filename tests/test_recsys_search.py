@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from handmade import handmade_model
+from recsys.changed_index import ChangedIndex
 from recsys.errors import RequestError
+from recsys.lexical import LexicalIndex
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Recommendation, Request
 from recsys.search import Search
+from recsys.served import Served
 from recsys.words import words
 
 TITLES = [
@@ -120,7 +123,9 @@ class TestChangedItems:
     @staticmethod
     def after(before: Search, model: FittedModel, *rows: int) -> Search:
         ids = [str(model.catalogue.items.ids[row]) for row in rows]
-        return Search(Recommender(model), carried=before.carried(ids))
+        left = Served(before._recommender, carried=before._carried)
+        left.__dict__["search"] = before
+        return Search(Recommender(model), carried=left.left(ids))
 
     def test_new_words_find_the_item_and_old_ones_do_not(self, model: FittedModel) -> None:
         before = Search(Recommender(model))
@@ -147,6 +152,36 @@ class TestChangedItems:
         assert titles(search.recommend("zinc", Request(history=(), n=5))) == ["Zinc bucket"]
         assert titles(search.recommend("yurt", Request(history=(), n=5))) == ["Yurt"]
         assert titles(search.recommend("kettle", Request(history=(), n=5))) == []
+
+    def test_words_weigh_what_they_weigh_where_the_changes_are_made_part_of_the_index(self, model: FittedModel) -> None:
+        """Whether they came at once or one by one; for known words, new ones and misspelt ones of both kinds."""
+        base = LexicalIndex.of(model.catalogue)
+        beside, changed = ChangedIndex.of(base), model
+        for row, title in [(3, "Garden gnome"), (0, "Zinc spade"), (3, "Zinc kettle"), (7, "")]:
+            changed = self.changed(changed, row, title)
+            made = beside.with_rows(changed.catalogue, np.array([row]))
+            assert isinstance(made, ChangedIndex)
+            beside = made
+        rows = np.array([0, 3, 7])
+        at_once = ChangedIndex.of(base).with_rows(changed.catalogue, rows)
+        merged = base.merged(changed.catalogue, rows)
+        for query in ("garden", "zinc spade", "gnome kettle", "zinx", "gardn", "ketle tabel", "cafe", "roses lamp"):
+            expected = merged.scores(query)
+            np.testing.assert_array_equal(beside.scores(query), expected)
+            np.testing.assert_array_equal(at_once.scores(query), expected)
+        assert merged.scores("zinx").any()
+
+    def test_many_changes_are_made_part_of_the_index(self, model: FittedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("recsys.changed_index.MOST_CHANGED", 2)
+        search = Search(Recommender(model))
+        search.warm_up()
+        changed = model
+        for row, title in [(6, "Zinc bucket"), (7, "Yurt"), (8, "Quilt"), (9, "Vase")]:
+            changed = self.changed(changed, row, title)
+            search = self.after(search, changed, row)
+            assert titles(search.recommend(title, Request(history=(), n=1))) == [title]
+        assert isinstance(search.index, ChangedIndex)
+        assert search.index.rows.tolist() == [9]
 
     def test_without_an_index_everything_is_indexed(self, model: FittedModel) -> None:
         search = self.after(Search(Recommender(model)), self.changed(model, 6, "Zinc bucket"), 6)

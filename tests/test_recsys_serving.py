@@ -25,6 +25,7 @@ from handmade import handmade_model
 from ranking.by_score import ByScoreRanker
 from recsys.api.handlers import Handlers
 from recsys.bundle import current_version, promote, rollback, save_bundle
+from recsys.changed_index import ChangedIndex
 from recsys.errors import BundleError
 from recsys.model import FittedModel
 from recsys.requests import Request
@@ -119,6 +120,27 @@ class TestItems:
         assert "text_profile" in item["sources"]
         assert "new" in ids(client.get("/recommend?recent=i03&n=50&filter=colour:red"))
         assert client.get("/recommend?recent=new").get_json()["unknown_history_items"] == 0
+
+    def test_what_the_answers_before_had_is_made_before_it_is_shown(self, client: FlaskClient) -> None:
+        """No visitor waits for groups, columns or the search index of a changed catalogue, nor are they made anew."""
+        handlers: Handlers = client.application.extensions["shelftalk"]
+        assert handlers.serving is not None
+        client.put("/items/new", json=DOCUMENT | {"title": "Title 3, red"})
+        client.put("/items/i07", json={"title": "Quilt", "category": "Beds"})
+        served = handlers.serving.snapshot.served
+        assert served.similar.groups is not None
+        assert len(served.similar.groups) == len(served.recommender.model.catalogue) == 13
+        assert isinstance(served.search.index, ChangedIndex)
+        assert set(served.recommender.attributes._columns) >= {"category", "colour", "tags"}
+        assert ids(client.get("/search?q=quilt"))[0] == "i07"
+        assert ids(client.get("/recommend?recent=i03&n=50&filter=category:Beds")) == ["i07"]
+        assert "new" not in ids(client.get("/similar?item=i03&n=12")), "a variant of the item itself"
+        rows = served.recommender.model.catalogue.items.rows(["new", "i03", "i07"])
+        assert [int((served.similar.groups == served.similar.groups[row]).sum()) for row in rows] == [2, 2, 1]
+
+    def test_lists_that_nobody_asked_for_are_in_no_figure(self, client: FlaskClient) -> None:
+        client.put("/items/new", json=DOCUMENT)
+        assert 'recsys_stage_seconds_count{stage="ranker"} 0.0' in client.get("/metrics").text
 
     def test_a_changed_text_is_read_again(self, client: FlaskClient) -> None:
         handlers: Handlers = client.application.extensions["shelftalk"]

@@ -40,7 +40,10 @@ def test_other_words_and_numbers_do(one: str, other: str) -> None:
 
 
 def test_items_without_a_title_are_alone() -> None:
-    assert groups_of(["", "Vase", "", "red vase"]).tolist() == [0, 1, 2, 1]
+    groups = groups_of(["", "Vase", "", "red vase"]).tolist()
+    assert groups[1] == groups[3]
+    assert len(set(groups)) == 3
+    assert groups_of(["", "blue vase"], rows=[2, 9]).tolist() == groups[2:]
 
 
 def test_ranks_are_fused_by_hand() -> None:

@@ -134,13 +134,9 @@ class SequenceSource:
         touches = histories.last_touches
         span = slice(touches.indptr[row], touches.indptr[row + 1])
         rows, ago = touches.item_rows[span], touches.moments_ago[span]
-        kept = (touches.weights[span] > 0) & self._has_vector[rows]
+        kept = (touches.weights[span] > 0) & self.vectors[rows].any(axis=1)
         limit = self.gap_bias.shape[2] - 1
         return rows[kept][-limit:], ago[kept][-limit:]
-
-    @cached_property
-    def _has_vector(self) -> npt.NDArray[np.bool_]:
-        return np.asarray(self.vectors.any(axis=1))
 
     def _state(self, rows: npt.NDArray[np.int64], ago: npt.NDArray[np.int64]) -> F32:
         """(size,) float32: the mean of the newest moment's states."""
