@@ -45,6 +45,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and who may import whom
 bench: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## measure answers from the bundle, and from one scaled up to 100,000 items
 	@$(BIN)/python benchmarks/recommend_latency.py --bundle $(BUNDLE)
 	@$(BIN)/python benchmarks/latency_by_size.py --bundle $(BUNDLE) --items $(BENCH_ITEMS)
+	@$(BIN)/python benchmarks/event_throughput.py --bundle $(BUNDLE)
 
 soak: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## ten minutes of load with events, new items and a swap a minute; SOAK_SECONDS
 	@$(BIN)/python benchmarks/soak.py --bundle $(BUNDLE) --seconds $(SOAK_SECONDS)
