@@ -20,7 +20,11 @@ from recsys.retrieval.transitions import Moments, TransitionsSource
 from recsys.taken import Taken
 
 _STEPS_OF = 10_000
-"""Newest events whose steps from item to item are counted: what large baskets make of more would take too long."""
+"""Newest events whose steps from item to item are counted."""
+_BASKET = 100
+"""Items of one moment beyond which nobody goes from each of them to others. It bounds the steps of an event, whoever
+sends what: all have at most some three million together, or 24 MB.
+"""
 Ints = npt.NDArray[np.int64]
 
 
@@ -81,20 +85,21 @@ class LiveRanking:
         sources: dict[str, Any] = {}  # each is fitted with settings of its own, which mypy holds against it
         if self._transitions is not None:
             newest = slice(max(len(later) - _STEPS_OF, 0), None)
-            moments = self._moments(later.select(newest), rows[newest], forgotten)
+            moments = self._moments(later.select(newest), rows[newest], forgotten, self._transitions.history_limit)
             window = self._model.settings.retrieval.transitions.window
             sources[self._transitions.name] = self._transitions.after(
-                moments.counts(window, np.asarray(moments.times > self.since))
+                moments.counts(window, np.asarray(moments.times > self.since), _BASKET)
             )
         return LiveSignals(popularity, sources, self._items.after(sums, first, last))
 
-    def _moments(self, later: Taken, rows: Ints, forgotten: Collection[str]) -> Moments:
-        """The moments of all users who did something later, from the first that the model knows."""
+    def _moments(self, later: Taken, rows: Ints, forgotten: Collection[str], limit: int) -> Moments:
+        """The moments of all users who did something later, and what the source looks at of what the model knows."""
         owners = np.unique(later.users)
         stored, of_users = self._model.histories, self._user_rows.of(later.user_ids)[owners]
         gone = np.array([later.user_ids[owner] in forgotten for owner in owners.tolist()], bool)
         there = np.flatnonzero((of_users >= 0) & ~gone)
-        starts, stops = stored.indptr[of_users[there]], stored.indptr[of_users[there] + 1]
+        stops = stored.indptr[of_users[there] + 1]
+        starts = np.maximum(stored.indptr[of_users[there]], stops - limit)
         indptr = ends(stops - starts)
         flat = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], stops - starts)
         liked = stored.weights[flat] > 0

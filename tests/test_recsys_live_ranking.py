@@ -22,6 +22,7 @@ from handmade import TRAINED_UNTIL, handmade_model
 from ranking.by_score import ByScoreRanker
 from recsys.follower import Follower
 from recsys.live import LiveCounters
+from recsys.live_items import ItemChange, ItemEditor
 from recsys.live_popularity import LivePopularity
 from recsys.live_ranking import LiveRanking
 from recsys.model import FittedModel
@@ -217,6 +218,35 @@ class TestTransitions:
             ranking.update(columns.taken(), cut + 9.0, forgotten)
             assert ranking.signals is not None
             assert ranking.signals.sources["transitions"].added.toarray().any() == steps
+
+    def test_a_basket_of_very_many_items_leads_nowhere(self, walker: FittedModel, cut: float) -> None:
+        """One user could else make steps of every item to every other, and a gigabyte of them."""
+        new = [f"new-{k:03d}" for k in range(250)]
+        wider = ItemEditor(walker, None).with_items(walker, [ItemChange(item_id, {"title": ""}) for item_id in new])
+        columns = TakenColumns(1000)
+        for moment, items in enumerate((new[:101], new[101:202], new[202:203], new[203:])):
+            for item_id in items:
+                columns.add("robot", item_id, cut + 5.0 + moment, 1.0)
+        ranking = LiveRanking(wider)
+        ranking.update(columns.taken(), cut + 60.0)
+        assert ranking.signals is not None
+        added = ranking.signals.sources["transitions"].added
+        into, out_of = added.getnnz(axis=0), added.getnnz(axis=1)
+        rows = wider.catalogue.items.rows(new)
+        assert out_of[rows].tolist() == [0] * 202 + [47] + [0] * 47
+        assert into[rows].tolist() == [0] * 203 + [1] * 47
+
+    def test_no_more_of_a_history_is_joined_than_the_source_looks_at(self, walker: FittedModel, cut: float) -> None:
+        columns = TakenColumns(10)
+        columns.add("u000", "garden-07", cut + 5.0, 1.0)
+        steps = {}
+        for limit in (100, 2):
+            source = dataclasses.replace(walker.sources[0], history_limit=limit)
+            ranking = LiveRanking(dataclasses.replace(walker, sources=(source,)))
+            ranking.update(columns.taken(), cut + 9.0)
+            assert ranking.signals is not None
+            steps[limit] = ranking.signals.sources["transitions"].added.nnz
+        assert steps == {100: 3, 2: 2}
 
     def test_a_bundle_from_before_goes_on_without(self, walker: FittedModel, tmp_path: Path) -> None:
         save_state(walker.sources[0], tmp_path / "new")

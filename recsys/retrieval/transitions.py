@@ -117,14 +117,16 @@ class Moments:
         baskets = sp.csr_matrix((values, (moment, items)), shape=(len(sizes), num_items))
         return cls(baskets, users[new], times[new])
 
-    def counts(self, window: int, targets: BoolArray | None = None) -> sp.csr_matrix:
+    def counts(self, window: int, targets: BoolArray | None = None, largest: int | None = None) -> sp.csr_matrix:
         """(n_items, n_items): how often an item came up to `window` moments after another, the k-th counting 1/k; only
-        steps to the moments `targets` (n_moments,), if given.
+        steps to the moments `targets` (n_moments,), and from moments of at most `largest` items, if given.
         """
         counts = empty_weights(self.baskets.shape[1])
         for step in range(1, window + 1):
             follows = np.flatnonzero(self.users[step:] == self.users[:-step])
             if targets is not None:
                 follows = follows[targets[follows + step]]
+            if largest is not None:
+                follows = follows[np.diff(self.baskets.indptr)[follows] <= largest]
             counts = counts + (self.baskets[follows].T @ self.baskets[follows + step]).tocsr() * np.float32(1 / step)
         return counts
