@@ -285,9 +285,11 @@ class Serving:
         return Live(model, popularity, encode)
 
     def _show(self, snapshot: Snapshot) -> None:
+        before, weights = self._snapshot, snapshot.recommender.model.kind_weights
         self._snapshot = snapshot
         if self.follower is not None:
-            self.follower.follow(*snapshot.popularities)
+            weighed = before is not None and before.recommender.model.kind_weights == weights
+            self.follower.follow(*snapshot.popularities, anew=not weighed)
 
     def _kind_weight(self, kind: str) -> float:
         return self._snapshot.recommender.kind_weight(kind) if self._snapshot else 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +227,65 @@ class TestFollower:
         finally:
             follower.stop()
             store.close()
+
+    def test_an_error_of_any_kind_is_told_once_and_does_not_end_the_thread(
+        self, store: SqlEventStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Greedy(LivePopularity):
+            """Wants more memory than there is, for a time."""
+
+            tried = 0
+
+            def update(self, counts: Mapping[str, float]) -> None:
+                self.tried += 1
+                if self.tried < 4:
+                    raise MemoryError("too large")
+                super().update(counts)
+
+        model = handmade_model()
+        popularity = Greedy(model.fallback, model.catalogue.items, prior=10.0)
+        reader = StoreReader(store, store.settings)
+        follower = Follower(store, reader, LiveCounters(lambda _: 1.0), [popularity])
+        store.append([Event("u", "i05", time.time())])
+        follower.start()
+        try:
+            thread = follower._thread
+            assert _soon(lambda: popularity.source is not model.fallback)
+            assert follower._thread is thread
+        finally:
+            follower.stop()
+        assert popularity.tried == 4
+        assert caplog.text.count("live counters stand still: too large") == 1
+        assert caplog.text.count("Traceback") == 1
+
+    def test_what_comes_between_being_informed_and_being_followed_is_published_soon(self, store: SqlEventStore) -> None:
+        _, follower = self.make(store)
+        follower.start()
+        try:
+            assert _soon(lambda: follower.sequence == 0)
+            model = handmade_model()
+            coming = LivePopularity(model.fallback, model.catalogue.items, prior=10.0)
+            follower.inform(coming)
+            store.append([Event("u", "i05", time.time())])
+            assert _soon(lambda: len(follower.counters) == 1 and not follower._unpublished)
+            assert coming.source is model.fallback
+            follower.follow(coming)
+            assert _soon(lambda: coming.source is not model.fallback)
+        finally:
+            follower.stop()
+
+    def test_other_weights_of_events_count_for_those_that_are_held(self, store: SqlEventStore) -> None:
+        weight = [1.0]
+        counts = LiveCounters(lambda _: weight[0])
+        follower = Follower(store, StoreReader(store, store.settings), counts)
+        now = time.time()
+        store.append([Event("u", "i05", now)])
+        follower.step()
+        assert counts.popularity(now) == {"i05": 1.0}
+        weight[0] = 3.0
+        follower.follow(anew=True)
+        follower.step()
+        assert counts.popularity(now) == {"i05": 3.0}
 
     def test_who_was_forgotten_before_the_start_is_known(self, store: SqlEventStore) -> None:
         store.forget("ann", 5.0)

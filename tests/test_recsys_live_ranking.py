@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -385,3 +385,28 @@ class TestService:
         assert back.ranking is not None
         assert back.ranking.signals is not None
         assert np.flatnonzero(back.ranking.signals.items.last_seen > TRAINED_UNTIL).tolist() == [5, 6]
+
+    def test_the_thread_may_take_its_turn_while_it_is_told_of_the_older_model(self, store: SqlEventStore) -> None:
+        class Interrupted(LiveCounters):
+            """Something else happens just before `since` is set."""
+
+            turn: Callable[[], object] = bool
+
+            def __setattr__(self, name: str, value: object) -> None:
+                if name == "since":
+                    self.turn()
+                super().__setattr__(name, value)
+
+        newer, older = (handmade_model(trained_until=TRAINED_UNTIL + shift) for shift in (100.0, 0.0))
+        store.append([Event("x", "i05", TRAINED_UNTIL + shift, "view") for shift in (50.0, 150.0)])
+        counts = Interrupted(lambda _: 1.0)
+        before, back = (
+            LivePopularity(model.fallback, model.catalogue.items, 500.0, LiveRanking(model)) for model in (newer, older)
+        )
+        follower = Follower(store, StoreReader(store, store.settings), counts, [before])
+        follower.step()
+        assert len(counts) == 1
+        counts.turn = follower.step
+        follower.follow(back)
+        follower.step()
+        assert len(counts) == 2
