@@ -194,6 +194,31 @@ class TestFollower:
         ]
         assert following.sequence == starting.sequence == store.head()
 
+    @pytest.mark.parametrize("batches", [1, 2, 3])
+    def test_who_was_forgotten_and_comes_back_counts_alike_on_all_workers(
+        self, store: SqlEventStore, batches: int
+    ) -> None:
+        _, following = self.make(store)
+        following.step()
+        now = time.time()
+        for seconds, item_id in ((0.0, "i01"), (HOUR, "i02"), (HOUR + 9.0, "i03")):
+            store.append([Event("bob", item_id, now + seconds, "view")])
+        if batches > 1:
+            following.step()
+            assert len(following.counters) == 3
+        store.forget("bob", now + 1.0)
+        if batches > 2:
+            following.step()
+            assert len(following.counters) == 0
+        store.append([Event("bob", item_id, now + 2.0, "view") for item_id in ("i04", "i05")])
+        following.step()
+        store.append([Event("bob", "i06", now + 3.0, "view")])
+        following.step()
+        _, starting = self.make(store)
+        starting.step()
+        assert held(following.counters) == held(starting.counters)
+        assert [name for name, _, _ in held(starting.counters)] == ["bob i04", "bob i05", "bob i06"]
+
     def test_the_thread_follows_and_ends(self, store: SqlEventStore) -> None:
         _, follower = self.make(store)
         follower.start()
