@@ -248,6 +248,19 @@ class TestTransitions:
             steps[limit] = ranking.signals.sources["transitions"].added.nnz
         assert steps == {100: 3, 2: 2}
 
+    def test_a_training_event_dated_ahead_hides_nothing_that_happens_until_then(
+        self, tiny_dataset: Dataset, tiny_settings: Settings
+    ) -> None:
+        times = tiny_dataset.events.times.copy()
+        times[-1] = time.time() + 14 * 3600.0
+        ahead = tiny_dataset.with_events(dataclasses.replace(tiny_dataset.events, times=times))
+        quick = tiny_settings.model_copy(update={"sources": ("transitions",), "ranker": "by_score"})
+        ranking = LiveRanking(train(ahead, quick))
+        columns, now = TakenColumns(10), time.time()
+        columns.add("somebody", "garden-07", now, 1.0)
+        ranking.update(columns.taken(), now)
+        assert ranking.signals is not None
+
     def test_a_bundle_from_before_goes_on_without(self, walker: FittedModel, tmp_path: Path) -> None:
         save_state(walker.sources[0], tmp_path / "new")
         again = load_state(TransitionsSource, tmp_path / "new")
