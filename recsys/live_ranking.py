@@ -19,12 +19,10 @@ from recsys.retrieval.popularity import PopularitySource
 from recsys.retrieval.transitions import Moments, TransitionsSource
 from recsys.taken import Taken
 
-_STEPS_OF = 10_000
-"""Newest events whose steps from item to item are counted."""
-_BASKET = 100
-"""Items of one moment beyond which nobody goes from each of them to others. It bounds the steps of an event, whoever
-sends what: all have at most some three million together, or 24 MB.
-"""
+_NEWEST = 10_000
+"""Events whose users' steps from item to item are counted."""
+_MOST_STEPS = 1_000_000
+"""Pairs of items so many moments apart that are counted at most, whoever sends what: some 24 MB for three moments."""
 Ints = npt.NDArray[np.int64]
 
 
@@ -66,7 +64,7 @@ class LiveRanking:
         """
         if not self._half_lives:
             return
-        later = taken.after(self.since)
+        later = taken.after(self.since, now)
         rows = self._item_rows.of(later.item_ids)[later.items]
         known = rows >= 0
         if not known.any():
@@ -84,11 +82,11 @@ class LiveRanking:
         popularity = self._popularity if own is None else self._popularity.after(sums[own], places)
         sources: dict[str, Any] = {}  # each is fitted with settings of its own, which mypy holds against it
         if self._transitions is not None:
-            newest = slice(max(len(later) - _STEPS_OF, 0), None)
-            moments = self._moments(later.select(newest), rows[newest], forgotten, self._transitions.history_limit)
+            active = np.isin(later.users, later.users[-_NEWEST:])
+            moments = self._moments(later.select(active), rows[active], forgotten, self._transitions.history_limit)
             window = self._model.settings.retrieval.transitions.window
             sources[self._transitions.name] = self._transitions.after(
-                moments.counts(window, np.asarray(moments.times > self.since), _BASKET)
+                moments.counts(window, np.asarray(moments.times > self.since), _MOST_STEPS)
             )
         return LiveSignals(popularity, sources, self._items.after(sums, first, last))
 

@@ -97,6 +97,16 @@ class TestLiveRanking:
         known = np.delete(np.arange(12), 5)
         np.testing.assert_array_equal(signals.items.last_seen[known], items.last_seen[known])
 
+    def test_what_is_dated_ahead_happened_now(self) -> None:
+        """The ranker has never seen an age below zero."""
+        ranking = LiveRanking(handmade_model())
+        now = TRAINED_UNTIL + 60.0
+        ranking.update(taken(("i05", 3600.0), ("i06", 7200.0), ("i06", 30.0)), now)
+        assert ranking.signals is not None
+        items = ranking.signals.items
+        assert (items.first_seen[5], items.first_seen[6]) == (now, TRAINED_UNTIL + 30.0)
+        assert items.last_seen[5] == items.last_seen[6] == now
+
     def test_what_the_model_knows_already_is_not_counted_twice(self) -> None:
         ranking = LiveRanking(handmade_model())
         ranking.update(taken(("i05", -5.0), ("i06", 0.0)), TRAINED_UNTIL + 9)
@@ -219,22 +229,41 @@ class TestTransitions:
             assert ranking.signals is not None
             assert ranking.signals.sources["transitions"].added.toarray().any() == steps
 
-    def test_a_basket_of_very_many_items_leads_nowhere(self, walker: FittedModel, cut: float) -> None:
+    def test_baskets_of_very_many_items_lead_nowhere(self, walker: FittedModel, cut: float) -> None:
         """One user could else make steps of every item to every other, and a gigabyte of them."""
-        new = [f"new-{k:03d}" for k in range(250)]
+        new = [f"new-{k:04d}" for k in range(2050)]
         wider = ItemEditor(walker, None).with_items(walker, [ItemChange(item_id, {"title": ""}) for item_id in new])
-        columns = TakenColumns(1000)
-        for moment, items in enumerate((new[:101], new[101:202], new[202:203], new[203:])):
+        columns = TakenColumns(3000)
+        for moment, items in enumerate((new[:1001], new[1001:2002], new[2002:2003], new[2003:])):
             for item_id in items:
                 columns.add("robot", item_id, cut + 5.0 + moment, 1.0)
+        columns.add("u000", "garden-07", cut + 5.0, 1.0)
         ranking = LiveRanking(wider)
         ranking.update(columns.taken(), cut + 60.0)
         assert ranking.signals is not None
-        added = ranking.signals.sources["transitions"].added
-        into, out_of = added.getnnz(axis=0), added.getnnz(axis=1)
-        rows = wider.catalogue.items.rows(new)
-        assert out_of[rows].tolist() == [0] * 202 + [47] + [0] * 47
-        assert into[rows].tolist() == [0] * 203 + [1] * 47
+        rows = wider.catalogue.items.rows([*new, "garden-07"])
+        added = ranking.signals.sources["transitions"].added[:, rows]
+        assert added[rows[:1001], 1001:2002].nnz == 0
+        assert added[rows[2002], 2003:2050].nnz == 47
+        assert added[:, 2050].nnz == TransitionsSettings().window
+
+    def test_what_many_others_did_in_between_makes_no_steps_that_were_never_taken(
+        self, walker: FittedModel, cut: float
+    ) -> None:
+        added = []
+        for others in (0, 10_000):
+            columns = TakenColumns(11_000)
+            for k in range(3):
+                columns.add("u000", f"garden-{k:02d}", cut + 1.0 + k, 1.0)
+            for k in range(others):
+                columns.add(f"x{k}", "space-00", cut + 10.0, 1.0)
+            columns.add("u000", "garden-07", cut + 20.0, 1.0)
+            ranking = LiveRanking(walker)
+            ranking.update(columns.taken(), cut + 30.0)
+            assert ranking.signals is not None
+            into = ranking.signals.sources["transitions"].added[:, [walker.catalogue.items.row("garden-07")]]
+            added.append(into.toarray())
+        np.testing.assert_array_equal(*added)
 
     def test_no_more_of_a_history_is_joined_than_the_source_looks_at(self, walker: FittedModel, cut: float) -> None:
         columns = TakenColumns(10)
