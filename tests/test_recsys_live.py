@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -57,23 +58,22 @@ class TestPopularity:
         counts.expire(NOW + 4 * HOUR)
         assert len(counts) == 1, "what is dated ahead is still there"
 
-
-class TestTogether:
-    def test_items_of_one_user_within_an_hour_go_together(self) -> None:
-        counts = counters()
-        counts.add([event("a", hours_ago=3), event("b", hours_ago=2.5), event("c")], NOW)
-        counts.add([event("b", user="v"), event("a", user="v")], NOW)
-        assert counts.together("a") == {"b": 2}
-        assert counts.together("b") == {"a": 2}
-        assert counts.together("c") == {}
-
     def test_a_forgotten_user_leaves_no_trace(self) -> None:
         counts = counters()
         counts.add([event("a"), event("b"), event("c", user="v")], NOW)
         counts.forget("u")
         assert counts.popularity(NOW) == {"c": 1.0}
-        assert counts.together("a") == {}
         assert len(counts) == 1
+
+    @pytest.mark.parametrize(("days", "kept"), [(math.inf, 3), (3.0, 2), (0.5, 1)])
+    def test_what_the_store_keeps_no_longer_is_let_go_however_long_ago_the_training_was(
+        self, days: float, kept: int
+    ) -> None:
+        counts = counters(hours=24.0, days=days)
+        counts.since = 0.0
+        counts.add([event("a", hours_ago=100), event("b", hours_ago=20), event("c")], NOW)
+        counts.expire(NOW)
+        assert len(counts) == kept
 
 
 EVENTS = st.lists(
@@ -106,7 +106,6 @@ def test_who_has_just_started_counts_what_others_count(events: list[Event], max_
     assert len(followed) == min(len(counted), max_events)
     assert followed.popularity(NOW) == started.popularity(NOW)
     assert held(followed) == held(started)
-    assert [followed.together(i) for i in "abc"] == [started.together(i) for i in "abc"]
 
 
 @given(EVENTS)
@@ -116,7 +115,7 @@ def test_what_all_leave_is_nothing(events: list[Event]) -> None:
     for user in "uv":
         counts.forget(user)
     assert held(counts) == []
-    assert (counts._by_hour, counts._together, counts._by_user, len(counts)) == ({}, {}, {}, 0)
+    assert (counts._by_hour, len(counts)) == ({}, 0)
 
 
 class TestLivePopularity:
@@ -189,9 +188,7 @@ class TestFollower:
         following._unpublished = True
         following.step()
         assert self.guest(early) == self.guest(late)
-        assert [following.counters.together(f"i{k:02d}") for k in range(7)] == [
-            starting.counters.together(f"i{k:02d}") for k in range(7)
-        ]
+        assert held(following.counters) == held(starting.counters)
         assert following.sequence == starting.sequence == store.head()
 
     @pytest.mark.parametrize("batches", [1, 2, 3])
@@ -355,7 +352,6 @@ class TestJumpingClock:
         counts.add([Event("u", "ahead", now[0] + self.YEAR), Event("v", "a", now[0]), Event("v", "b", now[0])], now[0])
         counts.expire(now[0] + 25 * HOUR)
         assert len(counts) == 1
-        assert counts.together("a") == {}
 
     def test_a_jump_forward_makes_retention_remove_nothing(self, tmp_path: Path, now: list[float]) -> None:
         store = SqlEventStore.open(str(tmp_path / "kept.sqlite"), StoreSettings(retention_days=30))
