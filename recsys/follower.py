@@ -93,17 +93,29 @@ class Follower:
         if self._sequence is not None:
             self._tell((popularity,), self._clock())
 
-    def follow(self, *popularities: LivePopularity) -> None:
-        """Keep these up to date from now on, and no others. Where one was trained longer ago than those before, the
-        next round reads the store from there.
+    def follow(self, *popularities: LivePopularity, anew: bool = False) -> None:
+        """Keep these up to date from now on, and no others. Where one was trained longer ago than those before, or what
+        events weigh has changed (`anew`), the next round reads the store again.
         """
+        if popularities == self._popularities and not anew:
+            return
         since = min((one.ranking.since for one in popularities if one.ranking is not None), default=math.inf)
-        self._anew = self._anew or since < self.counters.since
+        anew = anew or since < self.counters.since
         self.counters.since = since
         self._popularities = popularities
+        if anew:  # once all is in place: the thread may begin at once
+            self._anew = True
+        self._unpublished = True  # they may have been informed before the last round
 
     def step(self) -> None:
         """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
+        self.read()
+        due = max(_PUBLISH_SECONDS, _PAUSE * self._took) if self._unpublished else _REFRESH_SECONDS
+        if time.monotonic() - self._published_at >= due:
+            self.publish()
+
+    def read(self) -> None:
+        """Count all that is new in the store; StoreError where it can't be read."""
         now = self._clock()
         if self._sequence is None or self._anew or now < self._read_at - _BACK_SECONDS:
             self._anew = False
@@ -122,19 +134,17 @@ class Follower:
             self.queries.add(events, now)
             self._sequence = changes.sequence
             self._unpublished = True
-        due = max(_PUBLISH_SECONDS, _PAUSE * self._took) if self._unpublished else _REFRESH_SECONDS
-        if time.monotonic() - self._published_at >= due:
-            self.publish()
+        self._reader.back()
 
     def publish(self) -> None:
         """Let what is counted by now be seen, however lately that was done."""
         now, started = self._clock(), time.monotonic()
+        self._unpublished = False  # what comes from here on is for the next time
         self.counters.expire(now)
         self.queries.expire(now)
         self._tell(self._popularities, now)
         self._published_at = time.monotonic()
         self._took = self._published_at - started
-        self._unpublished = False
 
     def _begin(self, now: float) -> int:
         """The number behind which the events come that are to be counted; older ones with a query are counted here."""
@@ -169,16 +179,20 @@ class Follower:
         self._kept_house_at = time.monotonic()
 
     def _follow(self) -> None:
-        away = False
+        failed: type[Exception] | None = None
         while not self._stopping.is_set():
+            started, pause = time.monotonic(), self._settings.poll_seconds
             try:
                 self.step()
                 self._keep_house()
-            except StoreError as error:
-                if not away:
-                    _logger.warning("live counters stand still: %s", error)
-                away = True
+            except Exception as error:  # a thread that ends would be started by the next request, to end again
+                known = isinstance(error, StoreError)
+                if failed is not type(error):
+                    _logger.warning("live counters stand still: %s", error, exc_info=None if known else error)
+                failed = type(error)
+                self._unpublished = True
+                if not known:
+                    pause = max(pause, _PAUSE * (time.monotonic() - started))
             else:
-                away = False
-                self._reader.back()
-            self._stopping.wait(self._settings.poll_seconds)
+                failed = None
+            self._stopping.wait(pause)

@@ -19,8 +19,10 @@ from recsys.retrieval.popularity import PopularitySource
 from recsys.retrieval.transitions import Moments, TransitionsSource
 from recsys.taken import Taken
 
-_STEPS_OF = 10_000
-"""Newest events whose steps from item to item are counted: what large baskets make of more would take too long."""
+_NEWEST = 10_000
+"""Events whose users' steps from item to item are counted."""
+_MOST_STEPS = 1_000_000
+"""Pairs of items so many moments apart that are counted at most, whoever sends what: some 24 MB for three moments."""
 Ints = npt.NDArray[np.int64]
 
 
@@ -62,7 +64,7 @@ class LiveRanking:
         """
         if not self._half_lives:
             return
-        later = taken.after(self.since)
+        later = taken.after(self.since, now)
         rows = self._item_rows.of(later.item_ids)[later.items]
         known = rows >= 0
         if not known.any():
@@ -80,21 +82,22 @@ class LiveRanking:
         popularity = self._popularity if own is None else self._popularity.after(sums[own], places)
         sources: dict[str, Any] = {}  # each is fitted with settings of its own, which mypy holds against it
         if self._transitions is not None:
-            newest = slice(max(len(later) - _STEPS_OF, 0), None)
-            moments = self._moments(later.select(newest), rows[newest], forgotten)
+            active = np.isin(later.users, later.users[-_NEWEST:])
+            moments = self._moments(later.select(active), rows[active], forgotten, self._transitions.history_limit)
             window = self._model.settings.retrieval.transitions.window
             sources[self._transitions.name] = self._transitions.after(
-                moments.counts(window, np.asarray(moments.times > self.since))
+                moments.counts(window, np.asarray(moments.times > self.since), _MOST_STEPS)
             )
         return LiveSignals(popularity, sources, self._items.after(sums, first, last))
 
-    def _moments(self, later: Taken, rows: Ints, forgotten: Collection[str]) -> Moments:
-        """The moments of all users who did something later, from the first that the model knows."""
+    def _moments(self, later: Taken, rows: Ints, forgotten: Collection[str], limit: int) -> Moments:
+        """The moments of all users who did something later, and what the source looks at of what the model knows."""
         owners = np.unique(later.users)
         stored, of_users = self._model.histories, self._user_rows.of(later.user_ids)[owners]
         gone = np.array([later.user_ids[owner] in forgotten for owner in owners.tolist()], bool)
         there = np.flatnonzero((of_users >= 0) & ~gone)
-        starts, stops = stored.indptr[of_users[there]], stored.indptr[of_users[there] + 1]
+        stops = stored.indptr[of_users[there] + 1]
+        starts = np.maximum(stored.indptr[of_users[there]], stops - limit)
         indptr = ends(stops - starts)
         flat = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], stops - starts)
         liked = stored.weights[flat] > 0

@@ -68,8 +68,9 @@ def history_sources(source: RepeatSource) -> tuple[CandidateSource, ...]:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """All parts are immutable. `fallback` answers where there is no history and
-    fills lists up. `trained_until`: time of the newest event known (unix seconds; 0 without a clock).
+    """All parts are immutable. `fallback` answers where there is no history and fills lists up. `trained_until`: time
+    of the newest event known (unix seconds; 0 without a clock), but not after the training began: what is dated ahead
+    does not hide what happens until then.
 
     `encoder` is the TextEncoder or BlendedEncoder (None where there is no text, and in a model loaded for serving,
     which needs none).

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from features.tables import IntArray
+from features.tables import BoolArray
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from ranking.examples import RankingExamples, SplitExamples
@@ -79,16 +79,18 @@ def _judged(
 ) -> Ranker:
     if len(np.unique(held_out.users)) < 2:
         return by_score(order, "the lists to judge by are all of one user", report)
-    tried = [_cross_stopped(gate, held_out, forest, settings) for forest in settings.lambdamart.sizes()]
-    by_size = {str(stopped.forest.num_leaves): round(mean(stopped.each[RANKER]), 5) for stopped in tried}
+    first = halves(held_out.users, settings.seed)
+    tried = [_stopped(gate, held_out, first, forest, settings) for forest in settings.lambdamart.sizes()]
+    by_size = {str(stopped.forest.num_leaves): round(mean(cross_judged([stopped], first)), 5) for stopped in tried}
     chosen = max(tried, key=lambda stopped: by_size[str(stopped.forest.num_leaves)])
-    forest, each, users = chosen.forest, chosen.each, chosen.users
+    forest, num_trees = chosen.forest, round(float(np.mean(chosen.num_trees)))
+    each = {RANKER: cross_judged(tried, first)} | source_orders(held_out)
     scores = {name: round(mean(values), 5) for name, values in each.items()}
     best = max((name for name in scores if name != RANKER), key=lambda name: scores[name])
-    lead = Difference.of(each[RANKER], each[best], users)
+    lead = Difference.of(each[RANKER], each[best], held_out.users)
     report[RANKER] = {
         "held_out_ndcg@10": scores, "lead": round(lead.mean, 5), "lead_error": round(lead.error, 5),
-        "trees": chosen.num_trees, "leaves": forest.num_leaves, "held_out_by_leaves": by_size,
+        "trees": num_trees, "leaves": forest.num_leaves, "held_out_by_leaves": by_size,
         "train_lists": len(gate.examples.train), "held_out_lists": len(held_out),
     }  # fmt: skip
     if on_held_out:
@@ -98,40 +100,44 @@ def _judged(
     logger.info(verdict)
     if lead.mean < forest.margin * lead.error:
         return by_score([best, *order], verdict, report)
-    final = LambdaMartRanker.fit(gate.examples.everything, chosen.num_trees, forest, settings.seed, settings.threads)
+    final = LambdaMartRanker.fit(gate.examples.everything, num_trees, forest, settings.seed, settings.threads)
     report[RANKER]["gains"] = dict(list(final.gains().items())[:30])
     return final
 
 
 @dataclass(frozen=True)
-class _Stopped:
-    """`each` is NDCG@10 of each held-out list by the forest and by each source, `users` whose list it is, `num_trees`
-    the number of trees that was best.
+class Stopped:
+    """A forest stopped twice: where the first half of the held-out users likes it best, and where the second does.
+    `num_trees` (2,) says when, `ndcg` is NDCG@10 of all held-out lists, twice (n_lists,).
     """
 
     forest: LambdaMartSettings
-    each: dict[str, Floats]
-    users: IntArray
-    num_trees: int
+    num_trees: Sequence[int]
+    ndcg: Sequence[Floats]
 
 
-def _cross_stopped(gate: Gated, held_out: RankingExamples, forest: LambdaMartSettings, settings: Settings) -> _Stopped:
-    """A forest judged on `held_out` lists, which lack nothing.
+def cross_judged(tried: Sequence[Stopped], first: BoolArray) -> Floats:
+    """NDCG@10 of each held-out list, (n_lists,); `first` says which are of the first half of the users.
 
-    One half of the users says how many trees the other half is judged with: nobody judges a forest that was stopped
-    where it suits him best.
+    One half says how large and how many the trees are that the other half is judged with: nobody judges a forest that
+    was chosen, or stopped, where it suits him best.
     """
+    by_first, by_second = (
+        max((stopped.ndcg[half] for stopped in tried), key=lambda ndcg: mean(ndcg[own]))
+        for half, own in enumerate((first, ~first))
+    )
+    return np.where(first, by_second, by_first)
+
+
+def _stopped(
+    gate: Gated, held_out: RankingExamples, first: BoolArray, forest: LambdaMartSettings, settings: Settings
+) -> Stopped:
+    """A forest on `held_out` lists, which lack nothing."""
     left = gate.examples.held_out
-    first = halves(held_out.users, settings.seed)
     stops = [left.select(np.isin(left.users, held_out.users[side])) for side in (first, ~first)]
     usable = [stop if len(stop) else left for stop in stops]
     fitted, best = LambdaMartRanker.fit_stopped(gate.examples.train, usable, forest, settings.seed, settings.threads)
     num_trees = [max(trees, forest.min_trees) for trees in best]
-    judges = [held_out.select(side) for side in (first, ~first)]
-    judged = []
-    for part, trees in zip(judges, num_trees[::-1], strict=True):
-        by_forest = list_ndcg(part, gate.scores(fitted.first_trees(trees), part.features))
-        judged.append({RANKER: by_forest} | source_orders(part))
-    each = {name: np.concatenate([values[name] for values in judged]) for name in judged[0]}
-    users = np.concatenate([part.users for part in judges])
-    return _Stopped(forest, each, users, round(float(np.mean(num_trees))))
+    forests = [fitted.first_trees(trees) for trees in num_trees]
+    ndcg = [list_ndcg(held_out, gate.scores(stopped, held_out.features)) for stopped in forests]
+    return Stopped(forest, num_trees, ndcg)

@@ -108,8 +108,10 @@ class Serving:
         self._thread: threading.Thread | None = None
         self._process = 0
         if store and self._reader:
-            counters = LiveCounters(self._kind_weight, self._settings.live_hours, self._settings.live_events)
-            queries = QueryCounters(self._kind_weight, self._settings.query_days, self._settings.query_events)
+            limits = self._settings
+            counters = LiveCounters(self._kind_weight, limits.live_hours, limits.live_events, limits.kept_days)
+            query_days = min(limits.query_days, limits.kept_days)
+            queries = QueryCounters(self._kind_weight, query_days, limits.query_events)
             self.follower = Follower(store, self._reader, counters, queries=queries)
             self._around = dataclasses.replace(self._around, taken=queries.taken)
         limit_threads(1)
@@ -287,9 +289,11 @@ class Serving:
         return Live(model, popularity, encode)
 
     def _show(self, snapshot: Snapshot) -> None:
+        before, weights = self._snapshot, snapshot.recommender.model.kind_weights
         self._snapshot = snapshot
         if self.follower is not None:
-            self.follower.follow(*snapshot.popularities)
+            weighed = before is not None and before.recommender.model.kind_weights == weights
+            self.follower.follow(*snapshot.popularities, anew=not weighed)
 
     def _kind_weight(self, kind: str) -> float:
         return self._snapshot.recommender.kind_weight(kind) if self._snapshot else 1.0

@@ -53,7 +53,7 @@ def streamed(model: FittedModel, task: EvaluationTask, later: Events) -> list[Re
             for now, numbers, events in _moments(task, later):
                 clock.now = now
                 if numbers:
-                    follower.step()
+                    follower.read()
                     follower.publish()
                 for number in numbers:
                     answers[number] = _asked(handlers, task.requests[number])

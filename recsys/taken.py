@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,9 +28,10 @@ class Taken:
     def __len__(self) -> int:
         return len(self.times)
 
-    def after(self, time: float) -> Taken:
-        """Those that happened later than that."""
-        return self.select(self.times > time)
+    def after(self, time: float, now: float) -> Taken:
+        """Those that happened later than that; what is dated ahead counts as of `now`."""
+        later = self.select(self.times > time)
+        return dataclasses.replace(later, times=np.minimum(later.times, now))
 
     def select(self, events: npt.NDArray[np.bool_] | slice) -> Taken:
         """Some of them."""
@@ -39,8 +41,8 @@ class Taken:
         )  # fmt: skip
 
     def decayed(self, half_life: float, now: float) -> npt.NDArray[np.float64]:
-        """The weights, (n,), halved every `half_life` seconds up to `now`; what is dated ahead counts as of now."""
-        return np.asarray(self.weights * 0.5 ** (np.maximum(now - self.times, 0.0) / half_life), np.float64)
+        """The weights, (n,), halved every `half_life` seconds up to `now`."""
+        return np.asarray(self.weights * 0.5 ** ((now - self.times) / half_life), np.float64)
 
 
 class _Codes:

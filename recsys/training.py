@@ -160,7 +160,7 @@ def best_first(sources: Sequence[str], report: Mapping[str, Any]) -> list[str]:
 
 
 def _train(run: _Run) -> TrainingArtifacts:
-    settings = run.settings
+    settings, now = run.settings, time.time()
     dataset = acted_on(run.dataset, settings.events)
     run = dataclasses.replace(run, dataset=dataset)
     events = dataset.events
@@ -188,7 +188,7 @@ def _train(run: _Run) -> TrainingArtifacts:
             repeats = RepeatModel(RepeatSource.fit(data, settings.retrieval.repeat), repeat_ranker)
     model = FittedModel(
         dataset.catalogue, dataset.users, _stored(dataset, data.weights), sources, fallback, features, ranker, settings,
-        _end(events), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report, repeats=repeats,
+        _end(events, now), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report, repeats=repeats,
     )  # fmt: skip
     return TrainingArtifacts(model, dataset, run.examples)
 
@@ -204,8 +204,8 @@ def _popularity_settings(chosen: dict[str, ComponentSettings], settings: Setting
     return PopularitySettings.model_validate(own.model_dump())
 
 
-def _end(events: Events) -> float:
-    return float(events.times.max()) if events.has_clock and len(events) else 0.0
+def _end(events: Events, now: float) -> float:
+    return min(float(events.times.max()), now) if events.has_clock and len(events) else 0.0
 
 
 def _text(run: _Run, known: Events) -> tuple[TextEncoder | BlendedEncoder | None, F32 | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,23 +58,22 @@ class TestPopularity:
         counts.expire(NOW + 4 * HOUR)
         assert len(counts) == 1, "what is dated ahead is still there"
 
-
-class TestTogether:
-    def test_items_of_one_user_within_an_hour_go_together(self) -> None:
-        counts = counters()
-        counts.add([event("a", hours_ago=3), event("b", hours_ago=2.5), event("c")], NOW)
-        counts.add([event("b", user="v"), event("a", user="v")], NOW)
-        assert counts.together("a") == {"b": 2}
-        assert counts.together("b") == {"a": 2}
-        assert counts.together("c") == {}
-
     def test_a_forgotten_user_leaves_no_trace(self) -> None:
         counts = counters()
         counts.add([event("a"), event("b"), event("c", user="v")], NOW)
         counts.forget("u")
         assert counts.popularity(NOW) == {"c": 1.0}
-        assert counts.together("a") == {}
         assert len(counts) == 1
+
+    @pytest.mark.parametrize(("days", "kept"), [(math.inf, 3), (3.0, 2), (0.5, 1)])
+    def test_what_the_store_keeps_no_longer_is_let_go_however_long_ago_the_training_was(
+        self, days: float, kept: int
+    ) -> None:
+        counts = counters(hours=24.0, days=days)
+        counts.since = 0.0
+        counts.add([event("a", hours_ago=100), event("b", hours_ago=20), event("c")], NOW)
+        counts.expire(NOW)
+        assert len(counts) == kept
 
 
 EVENTS = st.lists(
@@ -106,7 +106,6 @@ def test_who_has_just_started_counts_what_others_count(events: list[Event], max_
     assert len(followed) == min(len(counted), max_events)
     assert followed.popularity(NOW) == started.popularity(NOW)
     assert held(followed) == held(started)
-    assert [followed.together(i) for i in "abc"] == [started.together(i) for i in "abc"]
 
 
 @given(EVENTS)
@@ -116,7 +115,7 @@ def test_what_all_leave_is_nothing(events: list[Event]) -> None:
     for user in "uv":
         counts.forget(user)
     assert held(counts) == []
-    assert (counts._by_hour, counts._together, counts._by_user, len(counts)) == ({}, {}, {}, 0)
+    assert (counts._by_hour, len(counts)) == ({}, 0)
 
 
 class TestLivePopularity:
@@ -189,10 +188,33 @@ class TestFollower:
         following._unpublished = True
         following.step()
         assert self.guest(early) == self.guest(late)
-        assert [following.counters.together(f"i{k:02d}") for k in range(7)] == [
-            starting.counters.together(f"i{k:02d}") for k in range(7)
-        ]
+        assert held(following.counters) == held(starting.counters)
         assert following.sequence == starting.sequence == store.head()
+
+    @pytest.mark.parametrize("batches", [1, 2, 3])
+    def test_who_was_forgotten_and_comes_back_counts_alike_on_all_workers(
+        self, store: SqlEventStore, batches: int
+    ) -> None:
+        _, following = self.make(store)
+        following.step()
+        now = time.time()
+        for seconds, item_id in ((0.0, "i01"), (HOUR, "i02"), (HOUR + 9.0, "i03")):
+            store.append([Event("bob", item_id, now + seconds, "view")])
+        if batches > 1:
+            following.step()
+            assert len(following.counters) == 3
+        store.forget("bob", now + 1.0)
+        if batches > 2:
+            following.step()
+            assert len(following.counters) == 0
+        store.append([Event("bob", item_id, now + 2.0, "view") for item_id in ("i04", "i05")])
+        following.step()
+        store.append([Event("bob", "i06", now + 3.0, "view")])
+        following.step()
+        _, starting = self.make(store)
+        starting.step()
+        assert held(following.counters) == held(starting.counters)
+        assert [name for name, _, _ in held(starting.counters)] == ["bob i04", "bob i05", "bob i06"]
 
     def test_the_thread_follows_and_ends(self, store: SqlEventStore) -> None:
         _, follower = self.make(store)
@@ -227,6 +249,65 @@ class TestFollower:
         finally:
             follower.stop()
             store.close()
+
+    def test_an_error_of_any_kind_is_told_once_and_does_not_end_the_thread(
+        self, store: SqlEventStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Greedy(LivePopularity):
+            """Wants more memory than there is, for a time."""
+
+            tried = 0
+
+            def update(self, counts: Mapping[str, float]) -> None:
+                self.tried += 1
+                if self.tried < 4:
+                    raise MemoryError("too large")
+                super().update(counts)
+
+        model = handmade_model()
+        popularity = Greedy(model.fallback, model.catalogue.items, prior=10.0)
+        reader = StoreReader(store, store.settings)
+        follower = Follower(store, reader, LiveCounters(lambda _: 1.0), [popularity])
+        store.append([Event("u", "i05", time.time())])
+        follower.start()
+        try:
+            thread = follower._thread
+            assert _soon(lambda: popularity.source is not model.fallback)
+            assert follower._thread is thread
+        finally:
+            follower.stop()
+        assert popularity.tried == 4
+        assert caplog.text.count("live counters stand still: too large") == 1
+        assert caplog.text.count("Traceback") == 1
+
+    def test_what_comes_between_being_informed_and_being_followed_is_published_soon(self, store: SqlEventStore) -> None:
+        _, follower = self.make(store)
+        follower.start()
+        try:
+            assert _soon(lambda: follower.sequence == 0)
+            model = handmade_model()
+            coming = LivePopularity(model.fallback, model.catalogue.items, prior=10.0)
+            follower.inform(coming)
+            store.append([Event("u", "i05", time.time())])
+            assert _soon(lambda: len(follower.counters) == 1 and not follower._unpublished)
+            assert coming.source is model.fallback
+            follower.follow(coming)
+            assert _soon(lambda: coming.source is not model.fallback)
+        finally:
+            follower.stop()
+
+    def test_other_weights_of_events_count_for_those_that_are_held(self, store: SqlEventStore) -> None:
+        weight = [1.0]
+        counts = LiveCounters(lambda _: weight[0])
+        follower = Follower(store, StoreReader(store, store.settings), counts)
+        now = time.time()
+        store.append([Event("u", "i05", now)])
+        follower.step()
+        assert counts.popularity(now) == {"i05": 1.0}
+        weight[0] = 3.0
+        follower.follow(anew=True)
+        follower.step()
+        assert counts.popularity(now) == {"i05": 3.0}
 
     def test_who_was_forgotten_before_the_start_is_known(self, store: SqlEventStore) -> None:
         store.forget("ann", 5.0)
@@ -270,7 +351,6 @@ class TestJumpingClock:
         counts.add([Event("u", "ahead", now[0] + self.YEAR), Event("v", "a", now[0]), Event("v", "b", now[0])], now[0])
         counts.expire(now[0] + 25 * HOUR)
         assert len(counts) == 1
-        assert counts.together("a") == {}
 
     def test_a_jump_forward_makes_retention_remove_nothing(self, tmp_path: Path, now: list[float]) -> None:
         store = SqlEventStore.open(str(tmp_path / "kept.sqlite"), StoreSettings(retention_days=30))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from handmade import TRAINED_UNTIL, handmade_model
 from ranking.by_score import ByScoreRanker
 from recsys.follower import Follower
 from recsys.live import LiveCounters
+from recsys.live_items import ItemChange, ItemEditor
 from recsys.live_popularity import LivePopularity
 from recsys.live_ranking import LiveRanking
 from recsys.model import FittedModel
@@ -95,6 +96,16 @@ class TestLiveRanking:
             np.testing.assert_allclose(np.expm1(signals.items.popularity[:, k]), expected, rtol=1e-5, atol=1e-6)
         known = np.delete(np.arange(12), 5)
         np.testing.assert_array_equal(signals.items.last_seen[known], items.last_seen[known])
+
+    def test_what_is_dated_ahead_happened_now(self) -> None:
+        """The ranker has never seen an age below zero."""
+        ranking = LiveRanking(handmade_model())
+        now = TRAINED_UNTIL + 60.0
+        ranking.update(taken(("i05", 3600.0), ("i06", 7200.0), ("i06", 30.0)), now)
+        assert ranking.signals is not None
+        items = ranking.signals.items
+        assert (items.first_seen[5], items.first_seen[6]) == (now, TRAINED_UNTIL + 30.0)
+        assert items.last_seen[5] == items.last_seen[6] == now
 
     def test_what_the_model_knows_already_is_not_counted_twice(self) -> None:
         ranking = LiveRanking(handmade_model())
@@ -217,6 +228,67 @@ class TestTransitions:
             ranking.update(columns.taken(), cut + 9.0, forgotten)
             assert ranking.signals is not None
             assert ranking.signals.sources["transitions"].added.toarray().any() == steps
+
+    def test_baskets_of_very_many_items_lead_nowhere(self, walker: FittedModel, cut: float) -> None:
+        """One user could else make steps of every item to every other, and a gigabyte of them."""
+        new = [f"new-{k:04d}" for k in range(2050)]
+        wider = ItemEditor(walker, None).with_items(walker, [ItemChange(item_id, {"title": ""}) for item_id in new])
+        columns = TakenColumns(3000)
+        for moment, items in enumerate((new[:1001], new[1001:2002], new[2002:2003], new[2003:])):
+            for item_id in items:
+                columns.add("robot", item_id, cut + 5.0 + moment, 1.0)
+        columns.add("u000", "garden-07", cut + 5.0, 1.0)
+        ranking = LiveRanking(wider)
+        ranking.update(columns.taken(), cut + 60.0)
+        assert ranking.signals is not None
+        rows = wider.catalogue.items.rows([*new, "garden-07"])
+        added = ranking.signals.sources["transitions"].added[:, rows]
+        assert added[rows[:1001], 1001:2002].nnz == 0
+        assert added[rows[2002], 2003:2050].nnz == 47
+        assert added[:, 2050].nnz == TransitionsSettings().window
+
+    def test_what_many_others_did_in_between_makes_no_steps_that_were_never_taken(
+        self, walker: FittedModel, cut: float
+    ) -> None:
+        added = []
+        for others in (0, 10_000):
+            columns = TakenColumns(11_000)
+            for k in range(3):
+                columns.add("u000", f"garden-{k:02d}", cut + 1.0 + k, 1.0)
+            for k in range(others):
+                columns.add(f"x{k}", "space-00", cut + 10.0, 1.0)
+            columns.add("u000", "garden-07", cut + 20.0, 1.0)
+            ranking = LiveRanking(walker)
+            ranking.update(columns.taken(), cut + 30.0)
+            assert ranking.signals is not None
+            into = ranking.signals.sources["transitions"].added[:, [walker.catalogue.items.row("garden-07")]]
+            added.append(into.toarray())
+        np.testing.assert_array_equal(*added)
+
+    def test_no_more_of_a_history_is_joined_than_the_source_looks_at(self, walker: FittedModel, cut: float) -> None:
+        columns = TakenColumns(10)
+        columns.add("u000", "garden-07", cut + 5.0, 1.0)
+        steps = {}
+        for limit in (100, 2):
+            source = dataclasses.replace(walker.sources[0], history_limit=limit)
+            ranking = LiveRanking(dataclasses.replace(walker, sources=(source,)))
+            ranking.update(columns.taken(), cut + 9.0)
+            assert ranking.signals is not None
+            steps[limit] = ranking.signals.sources["transitions"].added.nnz
+        assert steps == {100: 3, 2: 2}
+
+    def test_a_training_event_dated_ahead_hides_nothing_that_happens_until_then(
+        self, tiny_dataset: Dataset, tiny_settings: Settings
+    ) -> None:
+        times = tiny_dataset.events.times.copy()
+        times[-1] = time.time() + 14 * 3600.0
+        ahead = tiny_dataset.with_events(dataclasses.replace(tiny_dataset.events, times=times))
+        quick = tiny_settings.model_copy(update={"sources": ("transitions",), "ranker": "by_score"})
+        ranking = LiveRanking(train(ahead, quick))
+        columns, now = TakenColumns(10), time.time()
+        columns.add("somebody", "garden-07", now, 1.0)
+        ranking.update(columns.taken(), now)
+        assert ranking.signals is not None
 
     def test_a_bundle_from_before_goes_on_without(self, walker: FittedModel, tmp_path: Path) -> None:
         save_state(walker.sources[0], tmp_path / "new")
@@ -355,3 +427,28 @@ class TestService:
         assert back.ranking is not None
         assert back.ranking.signals is not None
         assert np.flatnonzero(back.ranking.signals.items.last_seen > TRAINED_UNTIL).tolist() == [5, 6]
+
+    def test_the_thread_may_take_its_turn_while_it_is_told_of_the_older_model(self, store: SqlEventStore) -> None:
+        class Interrupted(LiveCounters):
+            """Something else happens just before `since` is set."""
+
+            turn: Callable[[], object] = bool
+
+            def __setattr__(self, name: str, value: object) -> None:
+                if name == "since":
+                    self.turn()
+                super().__setattr__(name, value)
+
+        newer, older = (handmade_model(trained_until=TRAINED_UNTIL + shift) for shift in (100.0, 0.0))
+        store.append([Event("x", "i05", TRAINED_UNTIL + shift, "view") for shift in (50.0, 150.0)])
+        counts = Interrupted(lambda _: 1.0)
+        before, back = (
+            LivePopularity(model.fallback, model.catalogue.items, 500.0, LiveRanking(model)) for model in (newer, older)
+        )
+        follower = Follower(store, StoreReader(store, store.settings), counts, [before])
+        follower.step()
+        assert len(counts) == 1
+        counts.turn = follower.step
+        follower.follow(back)
+        follower.step()
+        assert len(counts) == 2

@@ -30,6 +30,7 @@ from recsys.errors import BundleError
 from recsys.model import FittedModel
 from recsys.requests import Request
 from recsys.serving import Serving
+from recsys.stores.base import Event
 from recsys.stores.settings import StoreSettings
 from recsys.stores.sql import SqlEventStore
 from serve import create_app
@@ -316,6 +317,19 @@ class TestBundles:
         assert titles["new"] == "red dragon"
         assert titles["i01"] == "Second 1"
         assert "i00" not in titles
+
+    def test_events_that_are_held_weigh_what_the_new_bundle_says(
+        self, model: FittedModel, root: Path, store: SqlEventStore
+    ) -> None:
+        now = time.time()
+        store.append([Event("u", "i05", now, "view")])
+        serving = Serving(root, store)
+        assert serving.follower is not None
+        for weight in (1.0, 0.5):
+            save_bundle(dataclasses.replace(model, kind_weights={"view": weight, "*": 1.0}), root)
+            serving.step()
+            serving.follower.step()
+            assert serving.follower.counters.popularity(now) == {"i05": weight}
 
     def test_a_damaged_bundle_is_refused_by_name_while_the_old_one_goes_on(
         self, root: Path, store: SqlEventStore, caplog: pytest.LogCaptureFixture

@@ -117,14 +117,19 @@ class Moments:
         baskets = sp.csr_matrix((values, (moment, items)), shape=(len(sizes), num_items))
         return cls(baskets, users[new], times[new])
 
-    def counts(self, window: int, targets: BoolArray | None = None) -> sp.csr_matrix:
+    def counts(self, window: int, targets: BoolArray | None = None, most: int | None = None) -> sp.csr_matrix:
         """(n_items, n_items): how often an item came up to `window` moments after another, the k-th counting 1/k; only
-        steps to the moments `targets` (n_moments,), if given.
+        steps to the moments `targets` (n_moments,), if given. Where the k-th moments have more than `most` pairs of
+        items, those between the largest baskets are left out.
         """
-        counts = empty_weights(self.baskets.shape[1])
+        counts, sizes = empty_weights(self.baskets.shape[1]), np.diff(self.baskets.indptr).astype(np.int64)
         for step in range(1, window + 1):
             follows = np.flatnonzero(self.users[step:] == self.users[:-step])
             if targets is not None:
                 follows = follows[targets[follows + step]]
+            if most is not None:
+                pairs = sizes[follows] * sizes[follows + step]
+                smallest = np.argsort(pairs, kind="stable")
+                follows = follows[smallest[np.cumsum(pairs[smallest]) <= most]]
             counts = counts + (self.baskets[follows].T @ self.baskets[follows + step]).tocsr() * np.float32(1 / step)
         return counts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 
 from features.settings import Settings
@@ -38,3 +40,8 @@ class StoreSettings(Settings):
     """So many live events weigh as much as everything that the bundle knows of what is popular."""
     live_ranking: bool = True
     """Whether what happened since the training counts in the lists of those who have a history."""
+
+    @property
+    def kept_days(self) -> float:
+        """`retention_days`, infinite where everything is kept."""
+        return math.inf if self.retention_days is None else self.retention_days
