@@ -24,6 +24,11 @@ _WORD_SHARE = 0.25
 _RARE = 10
 """Users who took something after a word's queries, up to about which words are equally rare."""
 
+_COMMON = 2000
+"""Users beyond which a word leads anywhere: as it weighs next to nothing, its items are not even looked through."""
+_CHUNK = 500
+"""Events that are counted before a search may look."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Held:
@@ -56,10 +61,14 @@ class QueryCounters:
 
     def add(self, events: Iterable[Event], now: float) -> None:
         """Count events in the order of their numbers; those without a query or before the window are left out."""
-        with self._lock:
-            for event in events:
-                if event.query and event.time >= now - self.days * DAY and self._kind_weight(event.event) > 0:
-                    keys = _keys(event.query)
+        oldest = now - self.days * DAY
+        searched = [
+            event for event in events if event.query and event.time >= oldest and self._kind_weight(event.event) > 0
+        ]
+        for start in range(0, len(searched), _CHUNK):
+            with self._lock:
+                for event in searched[start : start + _CHUNK]:
+                    keys = _keys(event.query or "")
                     if keys:
                         self._add(_Held(event.user_id, event.item_id, event.time, keys))
 
@@ -103,7 +112,8 @@ class QueryCounters:
         total = sum(weights.values())
         found: dict[str, float] = {}
         for word in own:
-            for item, count in self._num_users.get(word, {}).items():
+            taken: Mapping[str, int] = self._num_users.get(word, {}) if self._totals[word] <= _COMMON else {}
+            for item, count in taken.items():
                 found[item] = found.get(item, 0.0) + count * weights[word] / total
         return found
 
@@ -112,7 +122,9 @@ class QueryCounters:
             event = (key, held.item_id, held.user_id)
             self._num_events[event] += 1
             if self._num_events[event] == 1:
-                self._num_users.setdefault(key, Counter())[held.item_id] += 1
+                if key not in self._num_users:
+                    self._num_users[key] = Counter()
+                self._num_users[key][held.item_id] += 1
                 self._totals[key] += 1
         gone = self._window.add(held)
         if gone is not None:

@@ -68,6 +68,13 @@ class TestCounting:
         assert taken["lamp"] == pytest.approx(0.25 * 9 * (1 / 19) / (1 / 19 + 1 / 100))
         assert taken["lamp"] > 0.5 * taken["any"]
 
+    def test_a_word_of_too_many_queries_says_nothing_but_a_query_of_that_word_alone_does(self) -> None:
+        counts = counters(5000)
+        counts.add([event("any", "the garden", user=f"u{k}") for k in range(2100)], NOW)
+        counts.add([event("one", "the", user="v")], NOW)
+        assert counts.taken("the lamp") == {}
+        assert counts.taken("the") == {"one": 1.0}
+
     def test_queries_of_any_length_are_taken(self) -> None:
         counts = counters()
         counts.add([event("a", "spade " * 200), event("b", " ".join(f"w{k}" for k in range(150)))], NOW)
