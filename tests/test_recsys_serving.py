@@ -331,6 +331,18 @@ class TestBundles:
             serving.follower.step()
             assert serving.follower.counters.popularity(now) == {"i05": weight}
 
+    def test_nothing_is_counted_that_retention_removes(self, root: Path, store: SqlEventStore) -> None:
+        now = time.time()
+        day = 24 * 3600.0
+        store.append(
+            [Event("u", f"i{k:02d}", now - days * day, "view", query="tea") for k, days in enumerate((9, 3, 0))]
+        )
+        for retention, items in ((None, {"i00", "i01", "i02"}), (4.0, {"i01", "i02"})):
+            follower = Serving(root, store, StoreSettings(retention_days=retention)).follower
+            assert follower is not None
+            follower.step()
+            assert set(follower.counters.taken().item_ids) == set(follower.queries.taken("tea")) == items
+
     def test_a_damaged_bundle_is_refused_by_name_while_the_old_one_goes_on(
         self, root: Path, store: SqlEventStore, caplog: pytest.LogCaptureFixture
     ) -> None:
