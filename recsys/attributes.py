@@ -48,19 +48,18 @@ class Values:
 
     def with_rows(self, values: Sequence[tuple[str, ...] | str], rows: Ints, num_items: int) -> Values:
         """The column in which the items at `rows` (ascending) have other `values`, or are new behind the others."""
-        lists = [_listed(value) for value in values]
         codes_by_name = dict(self.codes_by_name)
-        own = np.array([codes_by_name.setdefault(v, len(codes_by_name)) for each in lists for v in each], np.int64)
+        own = [[codes_by_name.setdefault(v, len(codes_by_name)) for v in _listed(value)] for value in values]
+        num_before = len(self.indptr) - 1
         lengths = np.zeros(num_items, np.int64)
-        lengths[: len(self.indptr) - 1] = np.diff(self.indptr)
-        is_changed = np.zeros(num_items, bool)
-        is_changed[rows] = True
-        kept = self.codes[~np.repeat(is_changed[: len(self.indptr) - 1], np.diff(self.indptr))]
-        lengths[rows] = [len(each) for each in lists]
-        codes = np.empty(int(lengths.sum()), np.int64)
-        is_own = np.repeat(is_changed, lengths)
-        codes[is_own], codes[~is_own] = own, kept
-        return Values(codes_by_name, ends(lengths), codes)
+        lengths[:num_before] = np.diff(self.indptr)
+        lengths[rows] = [len(each) for each in own]
+        pieces, done = [], 0  # those of the other items are copied in a few large pieces
+        for row, codes in zip(rows.tolist(), own, strict=True):
+            start, stop = self.indptr[min(row, num_before)], self.indptr[min(row + 1, num_before)]
+            pieces += [self.codes[done:start], np.array(codes, np.int64)]
+            done = stop
+        return Values(codes_by_name, ends(lengths), np.concatenate([*pieces, self.codes[done:]]))
 
     def has(self, value: str) -> BoolArray:
         """(n_items,) whether the item has the value."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ class StoredHistories:
     times: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float32]
     has_clock: bool
+
+    @cached_property
+    def item_counts(self) -> npt.NDArray[np.int64]:
+        """The number of events of each item, up to the last one that has any."""
+        return np.bincount(self.item_rows)
 
 
 @dataclass(frozen=True)

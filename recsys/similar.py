@@ -62,7 +62,7 @@ class Similar:
 
     def warm_up(self) -> None:
         """Make the groups, if they are not made yet."""
-        _ = (self._groups, self._num_events)
+        self._groups  # noqa: B018  (made at its first use)
 
     @property
     def groups(self) -> Ints | None:
@@ -82,9 +82,9 @@ class Similar:
         groups[rows] = groups_of([titles.array[row] for row in rows.tolist()], rows.tolist())
         return groups
 
-    @cached_property
-    def _num_events(self) -> Ints:
-        return np.bincount(self._model.histories.item_rows, minlength=len(self._model.catalogue))
+    def _num_events(self, row: int) -> int:
+        counts = self._model.histories.item_counts
+        return int(counts[row]) if row < len(counts) else 0
 
     def _found(self, row: int, request: Request) -> Fused:
         one = self._recommender.histories([Request(history=(HistoryEvent(self._model.catalogue.items.ids[row]),))])
@@ -111,7 +111,8 @@ class Similar:
         num_behaviour = len(names) - (TextProfileSource.name in names)
         if TextProfileSource.name not in names:
             return 0.0, 1.0
-        trust = self._num_events[row] / (self._num_events[row] + HALF_TRUST) / 2
+        num_events = self._num_events(row)
+        trust = num_events / (num_events + HALF_TRUST) / 2
         return 1.0 - trust, trust / max(num_behaviour, 1)
 
     def _one_a_group(self, found: Fused) -> Fused:
@@ -121,7 +122,7 @@ class Similar:
         return Fused(found.item_rows[kept], found.scores[kept], [found.names[k] for k in kept])
 
     def _reason(self, row: int) -> str:
-        return "" if self._num_events[row] else "nobody has touched the item yet, so its text alone is compared"
+        return "" if self._num_events(row) else "nobody has touched the item yet, so its text alone is compared"
 
     def _items(self, found: Fused, n: int) -> tuple[RecommendedItem, ...]:
         return self._recommender.items_of(found.item_rows[:n], found.scores[:n], found.names[:n])
