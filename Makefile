@@ -42,7 +42,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## measure answers from the bundle, and from one scaled up to 100,000 items
+bench: $(VENV)/.installed-dev $(BUNDLE)/CURRENT  ## measure answers from the bundle, from one scaled up to 100,000 items, and events
 	@$(BIN)/python benchmarks/recommend_latency.py --bundle $(BUNDLE)
 	@$(BIN)/python benchmarks/latency_by_size.py --bundle $(BUNDLE) --items $(BENCH_ITEMS)
 	@$(BIN)/python benchmarks/event_throughput.py --bundle $(BUNDLE)

@@ -26,8 +26,9 @@ class LivePopularity:
         self.ranking = ranking
         self._base = base
         self._items = items
-        total = base.counts.sum()
-        self._prior = prior * base.counts / total if total > 0 else np.zeros(len(base.values))
+        counts = base.counts
+        total = counts.sum()
+        self._prior = prior * counts / total if total > 0 else np.zeros(len(counts))
 
     def update(self, counts: Mapping[str, float]) -> None:
         """Let the items' live event weights count; items that the catalogue lacks are left out."""

@@ -314,10 +314,7 @@ class TestTransitions:
             now = time.time()
             store.append([Event(f"x{k}", newest, now - 60.0) for k in range(200)])
             store.append([Event(f"x{k}", "garden-07", now - 30.0) for k in range(200)])
-            until = time.monotonic() + 1.0
-            while recommender.recommend(ASKED).items[0].item_id != "garden-07":
-                assert time.monotonic() < until
-                time.sleep(0.01)
+            assert comes_first_within_a_second("garden-07", recommender)
         finally:
             follower.stop()
 
@@ -337,6 +334,15 @@ def store(tmp_path: Path) -> Iterator[SqlEventStore]:
 
 
 ASKED = Request(user="u000", n=30)
+
+
+def comes_first_within_a_second(item_id: str, recommender: Recommender) -> bool:
+    until = time.monotonic() + 1.0
+    while recommender.recommend(ASKED).items[0].item_id != item_id:
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def scores(answer: Recommendation) -> dict[str, float]:
@@ -363,10 +369,7 @@ class TestService:
         try:
             time.sleep(0.3)
             self.post(store)
-            until = time.monotonic() + 1.0
-            while recommender.recommend(ASKED).items[0].item_id != "space-13":
-                assert time.monotonic() < until
-                time.sleep(0.01)
+            assert comes_first_within_a_second("space-13", recommender)
         finally:
             follower.stop()
         assert recommender.recommend(ASKED).strategy == before.strategy
