@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,4 +29,22 @@ class Ranker(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
+        ...
+
+
+@runtime_checkable
+class ForestRanker(Protocol):
+    """A ranker whose scores can be taken apart."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its features, in order."""
+        ...
+
+    def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
+        """(n_pairs, n_features + 1) TreeSHAP values, the last column the expected score."""
+        ...
+
+    def gains(self) -> dict[str, float]:
+        """Total gain of each feature."""
         ...

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.builder import FeatureMatrix
+from ranking.base import ForestRanker
 from recsys.list_rows import ListRows
 from recsys.metrics import Floats
 from recsys.model import FittedModel
@@ -19,24 +20,6 @@ MAX_LISTS = 250
 """Lists, evenly spread over the queries, whose items are explained: TreeSHAP costs about a millisecond an item."""
 TOP = 10
 """Items of a list that are explained."""
-
-
-@runtime_checkable
-class ForestRanker(Protocol):
-    """A ranker whose scores can be taken apart: see `ranking.lambdamart`."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Its features, in order."""
-        ...
-
-    def contributions(self, features: FeatureMatrix) -> Floats:
-        """(n_pairs, n_features + 1) TreeSHAP values, the last column the expected score."""
-        ...
-
-    def gains(self) -> dict[str, float]:
-        """Total gain of each feature."""
-        ...
 
 
 def contributions(model: FittedModel, requests: Sequence[Request], lists: ListRows) -> dict[str, Any] | None:
@@ -60,7 +43,7 @@ def contributions(model: FittedModel, requests: Sequence[Request], lists: ListRo
         "lists": len(chosen),
         "items": len(shares),
         "groups": _groups(ranker, shares),
-        "features": _features(ranker, shares, shown.values),
+        "features": _features(ranker, shares, shown),
     }
 
 
@@ -93,14 +76,14 @@ def _groups(ranker: ForestRanker, shares: Floats) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["mean_abs"], row["group"]))
 
 
-def _features(ranker: ForestRanker, shares: Floats, values: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+def _features(ranker: ForestRanker, shares: Floats, shown: FeatureMatrix) -> list[dict[str, Any]]:
     rows = [
         {
             "feature": name,
             "group": group_of(name),
             "gain_share": float(gain),
             "mean_abs": _mean_abs(shares[:, k]),
-            "direction": _correlation(values[:, k].astype(np.float64), shares[:, k]),
+            "direction": _correlation(shown.column(name).astype(np.float64), shares[:, k]),
         }
         for k, (name, gain) in enumerate(zip(ranker.names, _gain_shares(ranker), strict=True))
     ]

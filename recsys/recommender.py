@@ -18,7 +18,7 @@ from features.builder import FeatureMatrix
 from features.histories import Histories
 from features.item_sets import ItemSets
 from features.tables import TITLE, BoolArray
-from ranking.base import Ranker
+from ranking.base import ForestRanker, Ranker
 from ranking.by_score import ByScoreRanker
 from recsys.attributes import Attributes
 from recsys.errors import RequestError
@@ -228,13 +228,13 @@ class Recommender:
         """
         ranker = self.chain(request).ranker
         answer = self.recommend(request)
-        if not hasattr(ranker, "contributions") or answer.strategy != "ranked":
+        if not isinstance(ranker, ForestRanker) or answer.strategy != "ranked":
             raise RequestError(
                 "user", f"the list was made by strategy {answer.strategy!r}, which has no feature contributions"
             )
         asked = self.candidates([request])
         found, matrix = asked.found, asked.matrix
-        shares = pd.DataFrame(ranker.contributions(matrix)[:, :-1], columns=list(matrix.names))
+        shares = pd.DataFrame(ranker.contributions(matrix)[:, :-1], columns=list(ranker.names))
         shares.insert(0, "item_id", self._ids[found.pairs.item_rows])
         listed = pd.DataFrame([{"item_id": i.item_id, "title": i.title, "score": i.score} for i in answer.items])
         table = (
@@ -242,7 +242,7 @@ class Recommender:
             if len(listed)
             else shares.iloc[:0].assign(title="", score=0.0)
         )
-        order = table[list(matrix.names)].abs().mean().sort_values(ascending=False, kind="stable").index
+        order = table[list(ranker.names)].abs().mean().sort_values(ascending=False, kind="stable").index
         return table[["item_id", "title", "score", *order]]
 
     def kind_weight(self, kind: str) -> float:

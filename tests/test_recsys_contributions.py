@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gated import gated_model
 from handmade import handmade_model
 from recsys import contributions as module
 from recsys.contributions import contributions, group_of
@@ -65,6 +66,23 @@ def test_the_direction_says_what_raises_the_score(tiny_model, requests, lists):
     moved = [row for row in rows if row["mean_abs"] > 0.01 and row["direction"] is not None]
     assert {row["direction"] > 0 for row in moved if row["feature"].endswith(":score")} == {True}
     assert {row["direction"] > 0 for row in moved if row["feature"].endswith(":rank")} <= {False}
+
+
+def test_a_ranker_that_lacks_features_is_judged_by_its_own(tiny_model, requests):
+    """Gating drops features: those that are left stand in other columns of the matrix."""
+    model = gated_model(tiny_model)
+    recommender = Recommender(model)
+    answers = recommender.recommend_many(requests)
+    lists = ListRows.of([[i.item_id for i in a.items] for a in answers], model.catalogue.items, 10)
+    shown = module._shown(recommender, requests, lists.item_rows)
+    shares = model.ranker.contributions(shown)
+    expected = {
+        name: module._correlation(shown.column(name).astype(np.float64), shares[:, k])
+        for k, name in enumerate(model.ranker.names)
+    }
+    found = {row["feature"]: row["direction"] for row in contributions(model, requests, lists)["features"]}
+    assert found == pytest.approx(expected)
+    assert any(direction is not None for direction in found.values())
 
 
 def test_what_does_not_vary_has_no_direction():

@@ -9,6 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import world
+from gated import gated_model
 from recsys.errors import RequestError
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
@@ -177,6 +178,14 @@ def test_explanations_add_up_to_the_score(recommender: Recommender) -> None:
     assert table["item_id"].tolist() == [item.item_id for item in answer.items]
     shares = table.drop(columns=["item_id", "title", "score"]).sum(axis=1)
     offsets = table["score"] - shares
+    np.testing.assert_allclose(offsets, offsets.iloc[0], atol=1e-5)
+
+
+def test_a_ranker_that_lacks_features_is_explained_by_its_own(tiny_model: FittedModel) -> None:
+    model = gated_model(tiny_model)
+    table = Recommender(model).explain(Request(user="u000", n=5))
+    assert set(table.columns) == {"item_id", "title", "score", *model.ranker.names}
+    offsets = table["score"] - table[list(model.ranker.names)].sum(axis=1)
     np.testing.assert_allclose(offsets, offsets.iloc[0], atol=1e-5)
 
 
