@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,6 +18,7 @@ from pydantic import Field
 from features.builder import FeatureMatrix
 from features.settings import Settings
 from ranking.examples import RankingExamples
+from ranking.forest import Forest
 from ranking.grades import ALIKE, Grades
 
 
@@ -121,7 +123,11 @@ class LambdaMartRanker:
         """The forest's raw scores, (n_pairs,)."""
         if not len(features.values):
             return np.empty(0)
-        return np.asarray(self._booster.predict(self._own(features), num_threads=1), np.float64)
+        return self._forest.score(self._own(features))
+
+    @cached_property
+    def _forest(self) -> Forest:
+        return Forest.of(self._booster)
 
     def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
         """TreeSHAP values (n_pairs, n_features + 1), the last column the expected score (Lundberg et al. 2020)."""
