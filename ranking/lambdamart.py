@@ -18,7 +18,7 @@ from pydantic import Field
 from features.builder import FeatureMatrix
 from features.settings import Settings
 from ranking.examples import RankingExamples
-from ranking.forest import Forest
+from ranking.forest import MAX_LEAVES, Forest
 from ranking.grades import ALIKE, Grades
 
 
@@ -38,7 +38,7 @@ class LambdaMartSettings(Settings):
     """The shipped forest has at least so many: on easy held-out users the first tree is already perfect, and ties
     decide the rest.
     """
-    num_leaves: int = Field(default=16, ge=2)
+    num_leaves: int = Field(default=16, ge=2, le=MAX_LEAVES)
     try_half: bool = True
     """Trees of half the leaves are fitted too, and the size is kept that is better on held-out users."""
     learning_rate: float = 0.05

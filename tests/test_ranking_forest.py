@@ -49,6 +49,18 @@ def test_values_next_to_a_threshold_fall_on_its_own_side() -> None:
     np.testing.assert_array_equal(forest.score(asked), booster.predict(asked))
 
 
+@pytest.mark.parametrize("leaves", [2, 17, 33, 64])
+def test_trees_of_any_size_up_to_64_leaves(leaves: int) -> None:
+    booster = trained(some(2000, unknown=True), num_leaves=leaves)
+    asked = some(300, unknown=True, seed=1)
+    np.testing.assert_array_equal(Forest.of(booster).score(asked), booster.predict(asked))
+
+
+def test_larger_trees_are_refused() -> None:
+    with pytest.raises(ValueError, match="65 leaves, more than 64"):
+        Forest.of(trained(some(2000, unknown=True), num_leaves=65, min_data_in_leaf=1))
+
+
 def test_a_tree_of_one_leaf() -> None:
     booster = trained(some(100, unknown=False), trees=1, min_data_in_leaf=100)
     asked = some(3, unknown=False)
