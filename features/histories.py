@@ -39,11 +39,14 @@ class LastTouches:
 
 @dataclass(frozen=True)
 class HistoryWeights:
-    """How much each item of each history counts, in CSR form: history q has indices[indptr[q]:indptr[q + 1]]."""
+    """How much each item of each history counts, in CSR form: history q has indices[indptr[q]:indptr[q + 1]].
+    `places` are the entries' places among the histories' last touches.
+    """
 
     data: npt.NDArray[np.float32]
     indices: npt.NDArray[np.int64]
     indptr: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
     num_items: int
 
     def __len__(self) -> int:
@@ -212,8 +215,9 @@ class Histories:
         keep = values > 1e-4
         if limit is not None:
             keep &= ago < limit
-        counts = np.bincount(touches.query_rows[keep], minlength=len(self))
-        return HistoryWeights(values[keep], touches.item_rows[keep], ends(counts), self.num_items)
+        places = np.flatnonzero(keep)
+        counts = np.bincount(touches.query_rows[places], minlength=len(self))
+        return HistoryWeights(values[places], touches.item_rows[places], ends(counts), places, self.num_items)
 
     def at_rows(self, rows: IntArray) -> Histories:
         """The histories at `rows`, in that order."""

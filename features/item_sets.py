@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.runs import ends
-from features.tables import IntArray
+from features.tables import BoolArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -38,3 +38,10 @@ class ItemSets:
     def row(self, query_row: int | np.integer) -> npt.NDArray[np.int64]:
         """The items of one history."""
         return self.item_rows[self.indptr[query_row] : self.indptr[query_row + 1]]
+
+    def holds(self, query_row: int | np.integer, item_rows: IntArray) -> BoolArray:
+        """(len(item_rows),) which of the items are in one history's set."""
+        own = self.row(query_row)
+        if not len(own):
+            return np.zeros(len(item_rows), bool)
+        return np.asarray(own[np.minimum(np.searchsorted(own, item_rows), len(own) - 1)] == item_rows)

@@ -22,9 +22,11 @@ N, SIZE, TOP = 4000, 24, 20
 F32 = npt.NDArray[np.float32]
 
 
-@pytest.fixture(autouse=True)
-def _small_catalogues_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[10**6, 1], ids=["8-bit numbers", "product codes"])
+def _small_catalogues_are_large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest, "EXACT_ITEMS", 100)
+    monkeypatch.setattr(nearest, "_LONG", request.param)
+    monkeypatch.setattr(nearest, "_PROBED", 24)
     monkeypatch.setattr(scores, "FEW_ALLOWED", 50)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numba
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
-from features.histories import Histories
+from features.histories import Histories, HistoryWeights
 from features.row_changes import RowChanges
 from features.runs import flat_rows
 from features.tables import FloatArray, IntArray
@@ -19,9 +21,8 @@ from recsys.retrieval.scores import F32, Scores, SparseScores
 HALF_LIVES: tuple[float | None, ...] = (None, 5.0, 2.0, 0.7)
 """Half-lives in moments (None: no decay) that `train` chooses from, per source, on a held-out window."""
 
-
-_SORTED = 8
-"""With so many items a column, sorting the columns takes less time than a pass over all items."""
+_PLACE_BITS = 32
+_PLACE_MASK = (1 << _PLACE_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -42,27 +43,26 @@ class ItemItemSource:
         """
         views = {"": self.half_life, "all": None, "last": 0.0}
         asked = [histories.weighted(half_life, self.history_limit) for half_life in views.values()]
-        found = [self._speak([weights.row(row) for weights in asked]) for row in range(len(histories))]
+        found = [self._speak(asked, row) for row in range(len(histories))]
         columns = [known for known, _ in found]
         return {
             view: SparseScores.of([sums[k] for _, sums in found], columns, self.weights.shape[1])
             for k, view in enumerate(views)
         }
 
-    def _speak(self, asked: Sequence[tuple[IntArray, F32]]) -> tuple[IntArray, list[F32]]:
-        """The items that a history speaks for, ascending, and for each way in which it is `asked` (its items and their
-        weights, the undecayed way, which has all items, second) the weighted sum of their rows. Its own loop, because
-        building the matrices of a sparse product takes longer than the product when one request is answered.
+    def _speak(self, asked: Sequence[HistoryWeights], query_row: int) -> tuple[IntArray, F32]:
+        """The items that a history speaks for, ascending, and for each way in which it is `asked` (the undecayed way,
+        which has all its items, second) the weighted sum of their rows. Its own loop, because building the matrices
+        of a sparse product takes longer than the product when one request is answered.
         """
-        rows, num_items = asked[1][0], self.weights.shape[1]
-        columns, data, place = self._entries(rows)
-        known, position = _distinct(columns, num_items)
-        sums = []
-        for own, weights in asked:
-            full = np.zeros(len(rows), np.float32)
-            full[np.isin(rows, own)] = weights  # all ways keep the history's order
-            sums.append(np.bincount(position, data * full[place], len(known)).astype(np.float32))
-        return known, sums
+        every = asked[1].span(query_row)
+        columns, data, place = self._entries(asked[1].indices[every])
+        full = np.zeros((len(asked), every.stop - every.start), np.float32)
+        for way, weights in zip(full, asked, strict=True):
+            own = weights.span(query_row)
+            way[np.searchsorted(asked[1].places[every], weights.places[own])] = weights.data[own]
+        order = np.sort(columns.astype(np.int64) << _PLACE_BITS | np.arange(len(columns)))
+        return _sums(order, data, place, full)
 
     def _entries(self, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
         """Column, weight and place in `rows` of all that these items say; a column may come twice."""
@@ -70,15 +70,23 @@ class ItemItemSource:
         return self.weights.indices[flat], self.weights.data[flat], place
 
 
-def _distinct(columns: IntArray, num_items: int) -> tuple[IntArray, IntArray]:
-    """The distinct `columns`, ascending, and where each is among them: by sorting where they are few of many items."""
-    if _SORTED * len(columns) < num_items:
-        known, position = np.unique(columns, return_inverse=True)
-        return known, position
-    known = np.flatnonzero(np.bincount(columns, minlength=num_items))
-    places = np.zeros(num_items, np.int64)
-    places[known] = np.arange(len(known))
-    return known, places[columns]
+@numba.njit(nogil=True)
+def _sums(order: npt.NDArray[np.int64], data: F32, place: IntArray, weights: F32) -> tuple[IntArray, F32]:
+    """The columns of entries, each once, and for each row of `weights` (n_ways, n_rows) the sum over a column's entries
+    of `data` times the weight of its `place`. `order` are the entries' columns, ascending, with their positions in the
+    lower bits: each sum is made in the order of the entries.
+    """
+    columns = np.empty(len(order), np.int64)
+    sums = np.zeros((len(weights), len(order)), np.float64)
+    n, last = 0, np.int64(-1)
+    for key in order:
+        column, entry = key >> _PLACE_BITS, key & _PLACE_MASK
+        if column != last:
+            columns[n], last = column, column
+            n += 1
+        for way in range(len(weights)):
+            sums[way, n - 1] += data[entry] * weights[way, place[entry]]
+    return columns[:n], sums[:, :n].astype(np.float32)
 
 
 def empty_weights(num_items: int) -> sp.csr_matrix:

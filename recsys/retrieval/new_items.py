@@ -5,7 +5,7 @@ candidates.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -20,7 +20,17 @@ from features.row_changes import RowChanges
 from features.settings import Settings
 from features.tables import BoolArray
 from recsys.retrieval.base import FitData
-from recsys.retrieval.content import ContentScores, attribute_profiles
+from recsys.retrieval.content import ContentScores, OwnItems, attribute_profiles
+from recsys.retrieval.nearest import (
+    NO_INDEX,
+    NONE_MOVED,
+    Bytes,
+    Ints,
+    NearestOf,
+    build_index,
+    nearest,
+    with_moved,
+)
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 from recsys.retrieval.text_profile import profiles
 
@@ -41,7 +51,8 @@ class NewItemsSettings(Settings):
 @dataclass(frozen=True)
 class NewItemsSource:
     """The text profile's cosine plus `attribute_weight` times the attribute profile's; `new_rows` (n_new,) int64 are
-    the items that are new, `attributes` (n_items, num_values) CSR float32 unit rows.
+    the items that are new, `attributes` (n_items, num_values) CSR float32 unit rows. `index` is what `build_index` made
+    of the embeddings of the items at `indexed`, which were new then; `moved` have another text now.
     """
 
     name: ClassVar[str] = "new_items"
@@ -51,6 +62,9 @@ class NewItemsSource:
     attribute_weight: float
     half_life: float | None
     history_limit: int
+    index: Bytes = field(default_factory=lambda: NO_INDEX, repr=False, kw_only=True)
+    indexed: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
+    moved: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
 
     @classmethod
     def fit(cls, data: FitData, settings: NewItemsSettings) -> Self | None:
@@ -62,21 +76,33 @@ class NewItemsSource:
         rows = np.flatnonzero(_is_new(data, settings) & described)
         return cls(
             data.embeddings, attributes, rows, settings.attribute_weight[0], settings.half_life[0],
-            settings.history_limit,
+            settings.history_limit, index=build_index(data.embeddings[rows], data.seed), indexed=rows,
         )  # fmt: skip
 
     @cached_property
-    def _own(self) -> tuple[F32, sp.csr_matrix]:
-        return self.embeddings[self.new_rows], self.attributes[self.new_rows]
+    def _own(self) -> OwnItems:
+        rows, attributes = self.new_rows, self.attributes[self.new_rows]
+        index = nearest(self.index)
+        if index is None:
+            return OwnItems(rows, self.embeddings[rows], attributes)
+        others = np.union1d(self.moved, np.setdiff1d(rows, self.indexed))
+        return OwnItems(rows, self.embeddings[:0], attributes, NearestOf(index, self.indexed, others))
+
+    def with_embeddings(self, embeddings: F32) -> Self:
+        """The same source over other texts."""
+        index = build_index(embeddings[self.new_rows], 0)
+        return dataclasses.replace(self, embeddings=embeddings, index=index, indexed=self.new_rows, moved=NONE_MOVED)
 
     def with_rows(self, changes: RowChanges) -> Self:
         """See `features.row_changes`: what nobody has taken is new, if it has a text or attributes."""
         described = changes.embeddings.any(axis=1) | (np.diff(changes.attributes.indptr) > 0)
         rows = np.union1d(self.new_rows, changes.rows[changes.untouched & described])
         undescribed = changes.rows[changes.untouched & ~described]
+        embeddings = changes.embedded(self.embeddings)
         return dataclasses.replace(
             self,
-            embeddings=changes.embedded(self.embeddings),
+            embeddings=embeddings,
+            moved=with_moved(self.moved, changes, self.embeddings, embeddings),
             attributes=changes.sparse(self.attributes, changes.attributes),
             new_rows=np.setdiff1d(rows, undescribed),
         )
@@ -84,10 +110,9 @@ class NewItemsSource:
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The match of the history's content and each item's; only new ones are recommended."""
         queries = profiles(self.embeddings, histories, self.half_life, self.history_limit)
-        own, own_attributes = self._own
-        text = InnerProductScores(queries, self.embeddings, np.ones(len(histories), np.float32), self.new_rows, own)
+        text = InnerProductScores(queries, self.embeddings, np.ones(len(histories), np.float32))
         tastes = attribute_profiles(self.attributes, histories, self.half_life, self.history_limit)
-        return {"": ContentScores(text, tastes, self.attributes, self.attribute_weight, self.new_rows, own_attributes)}
+        return {"": ContentScores(text, tastes, self.attributes, self.attribute_weight, self._own)}
 
 
 def _is_new(data: FitData, settings: NewItemsSettings) -> BoolArray:

@@ -49,7 +49,9 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class SparseScores:
-    """Scores in CSR form: history q's items are indices[indptr[q]:indptr[q + 1]]; absent = 0 = no opinion."""
+    """Scores in CSR form: history q's items are indices[indptr[q]:indptr[q + 1]], ascending; absent = 0 = no
+    opinion.
+    """
 
     data: F32
     indices: IntArray
@@ -66,14 +68,13 @@ class SparseScores:
     def top(self, n: int, blocked: ItemSets, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`; only items with a positive score."""
         queries, items = [], []
-        shown = np.ones(self.num_items, bool) if allowed is None else allowed.copy()
         for row in range(len(self.indptr) - 1):
             columns, values = self._row(row)
-            seen = blocked.row(row)
-            before = shown[seen]
-            shown[seen] = False
-            keep = (values > 0) & shown[columns]
-            shown[seen] = before
+            keep = values > 0
+            if allowed is not None:
+                keep &= allowed[columns]
+            places, known = _places_in(columns, blocked.row(row))
+            keep[places[known]] = False
             best = best_columns(values[keep], columns[keep], n)
             items.append(best)
             queries.append(np.full(len(best), row))
@@ -81,13 +82,11 @@ class SparseScores:
 
     def at(self, pairs: Pairs) -> F32:
         """See `Scores.at`."""
-        dense = np.zeros(self.num_items, np.float32)
-        out = np.empty(len(pairs), np.float32)
+        out = np.zeros(len(pairs), np.float32)
         for row, span in pairs.runs:
             columns, values = self._row(row)
-            dense[columns] = values
-            out[span] = dense[pairs.item_rows[span]]
-            dense[columns] = 0.0
+            places, known = _places_in(columns, pairs.item_rows[span])
+            out[span][known] = values[places[known]]
         return out
 
     def _row(self, row: int) -> tuple[IntArray, F32]:
@@ -141,17 +140,18 @@ class InnerProductScores:
 
     def _nearest_top(self, index: Nearest, n: int, blocked: ItemSets, allowed: BoolArray | None) -> Top:
         """The best of what the index proposes. One history at a time, so that none depends on the others."""
-        few = None if allowed is None else np.flatnonzero(allowed)
+        few = np.flatnonzero(allowed) if allowed is not None and np.count_nonzero(allowed) <= FEW_ALLOWED else None
         queries, items = [], []
         for row in np.flatnonzero(self.queries.any(axis=1)).tolist():
-            seen, query = blocked.row(row), self.queries[row]
-            if few is not None and len(few) <= FEW_ALLOWED:
+            query = self.queries[row]
+            if few is not None:
                 rows = few
             else:
                 later = np.concatenate([index.moved, np.arange(index.num_items, len(self.items))])
                 later = later if allowed is None else later[allowed[later]]
-                rows = np.union1d(index.propose(query, n + len(seen), allowed), later)
-            rows = rows[~np.isin(rows, seen)]
+                proposed = index.propose(query, n + len(blocked.row(row)), allowed)
+                rows = np.union1d(proposed, later) if len(later) else proposed
+            rows = rows[~blocked.holds(row, rows)]
             best = best_columns(self.items[rows] @ query, rows, n)
             items.append(best)
             queries.append(np.full(len(best), row))
@@ -177,15 +177,21 @@ class SharedScores:
 
     def top(self, n: int, blocked: ItemSets, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`."""
-        order = self.order if allowed is None else self.order[allowed[self.order]]
-        queries, items = [], []
-        for row in range(self.num_queries):
-            seen = blocked.row(row)
-            head = order[: n + len(seen)]
-            best = head[~np.isin(head, seen)][:n] if len(seen) else head[:n]
-            items.append(best)
-            queries.append(np.full(len(best), row))
-        return Top(_joined(queries), _joined(items))
+        items = [self._best(n, row, blocked, allowed) for row in range(self.num_queries)]
+        return Top(_joined([np.full(len(best), row) for row, best in enumerate(items)]), _joined(items))
+
+    def _best(self, n: int, row: int, blocked: ItemSets, allowed: BoolArray | None) -> npt.NDArray[np.int64]:
+        """The first n of the order that may be shown; no more of it is looked at than these need."""
+        size = n + len(blocked.row(row))
+        while True:
+            head = self.order[:size]
+            shown = ~blocked.holds(row, head)
+            if allowed is not None:
+                shown &= allowed[head]
+            best = head[shown]
+            if len(best) >= n or size >= len(self.order):
+                return best[:n]
+            size *= 8
 
     def at(self, pairs: Pairs) -> F32:
         """See `Scores.at`."""
@@ -197,6 +203,14 @@ def _places(rows: IntArray, num_items: int) -> npt.NDArray[np.int64]:
     places = np.full(num_items, -1, np.int64)
     places[rows] = np.arange(len(rows))
     return places
+
+
+def _places_in(columns: IntArray, wanted: IntArray) -> tuple[npt.NDArray[np.int64], BoolArray]:
+    """Where each of `wanted` is in `columns` (ascending), and whether it is there at all."""
+    if not len(columns):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    places = np.minimum(np.searchsorted(columns, wanted), len(columns) - 1)
+    return places, np.asarray(columns[places] == wanted)
 
 
 def best_columns(values: F32, columns: IntArray | None, n: int) -> npt.NDArray[np.int64]:
