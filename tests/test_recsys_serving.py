@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,7 @@ from recsys.stores.settings import StoreSettings
 from recsys.stores.sql import SqlEventStore
 from serve import create_app
 from tiny_bert import write_tiny_bert
-
-WITHIN = 10.0
-"""Seconds that tests wait for a thread at most; it takes a fraction of one."""
+from waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +93,6 @@ def versions(root: Path) -> list[str]:
 
 def ids(answer: Any) -> list[str]:
     return [item["item_id"] for item in answer.get_json()["items"]]
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + WITHIN
-    while time.monotonic() < end:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 DOCUMENT = {"title": "red dragon", "category": "Games | Toys", "price": 2.5, "tags": ["a"], "colour": "red"}
