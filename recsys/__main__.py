@@ -136,7 +136,7 @@ def _with_store(dataset: Dataset, url: str, only: Sequence[str] | None) -> Datas
     from recsys.stored_training import with_stored_events
     from recsys.stores.opening import open_store
 
-    store = open_store(url)
+    store = open_store(url, create=False)
     try:
         joined, unknown = with_stored_events(dataset, store, only)
     finally:

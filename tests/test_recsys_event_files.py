@@ -141,4 +141,13 @@ def test_the_commands(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "640 events written" in capsys.readouterr().out
     assert _run(["events", "export", "--store", "mysql://x/y", "--out", str(tmp_path / "out.jsonl")]) == 2
     assert "sqlite:///PATH" in capsys.readouterr().err
-    assert _run(["events", "export", "--store", str(tmp_path / "no" / "x"), "--out", str(tmp_path / "out.jsonl")]) == 1
+
+
+def test_an_export_from_a_store_that_does_not_exist_is_refused_and_makes_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, mistyped = tmp_path / "out.jsonl", tmp_path / "mistyped.sqlite"
+    assert _run(["events", "export", "--store", str(mistyped), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"{mistyped}: there is no such file; correct --store" in said
+    assert list(tmp_path.iterdir()) == []
