@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from features.event_rows import DEFAULT_EVENT
+from features.event_rows import DEFAULT_EVENT, FUTURE, FUTURE_MILLISECONDS, MILLISECONDS
 from features.tables import BoolArray
 from recsys.errors import RequestError
 from recsys.stores.base import MAX_ID_BYTES, MAX_TEXT, Event, Verdict
@@ -139,16 +139,20 @@ def _read(row: Any, now: float, oldest: float) -> Event | Refused:
     except ValueError as error:
         return Refused("timestamp", str(error))
     if time > now + FUTURE_SECONDS:
-        return Refused("timestamp", f"timestamp={time:.15g}: time in the far future (milliseconds? divide by 1000)")
+        milliseconds = time >= MILLISECONDS and not isinstance(body.timestamp, str)
+        return Refused("timestamp", f"{_given(body, time)}: {FUTURE_MILLISECONDS if milliseconds else FUTURE}")
     if time < oldest:
-        return Refused(
-            "timestamp", f"timestamp={time:.15g}: before 1970, or older than what is kept (store.retention_days)"
-        )
+        reason = "before 1970, or older than what is kept (store.retention_days)"
+        return Refused("timestamp", f"{_given(body, time)}: {reason}")
     return Event(
         body.user_id, body.item_id, time, (body.event or "").strip() or DEFAULT_EVENT,
         1.0 if body.value is None else body.value, body.event_id or "", body.session_id or None,
         body.request_id or None, body.query or None,
     )  # fmt: skip
+
+
+def _given(body: EventBody, time: float) -> str:
+    return f"timestamp={_shown(body.timestamp) if isinstance(body.timestamp, str) else f'{time:.15g}'}"
 
 
 def _seconds(timestamp: float | str) -> float:
