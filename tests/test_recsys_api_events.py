@@ -125,11 +125,28 @@ def test_an_event_without_a_time_happened_now(client: FlaskClient, store: SqlEve
         (event(value=1e300), "value=1e+300"),
         (event(colour="red"), "unknown key 'colour'; allowed are user_id, item_id"),
         ([], "not a JSON object"),
+        (event(query="boots \ud83d"), "query='boots \\ud83d': "),
+        (event(user_id="ann\udc00"), "user_id='ann\\udc00': holds a NUL or broken character"),
+        (event() | {"qu\ud83dery": "boots"}, "unknown key 'qu\\ud83dery'"),
     ],
 )
 def test_a_row_that_is_no_event_is_told_why(row: Any, reason: str) -> None:
     assert reason in reasons(row, event())[0]
     assert reasons(row, event())[1] == ""
+
+
+@pytest.mark.parametrize("broken", ["\\u0000", "\\ud83d", "\\udc00", "\\ufffd"])
+def test_half_a_character_or_a_nul_costs_its_own_row_only(
+    client: FlaskClient, store: SqlEventStore, broken: str
+) -> None:
+    for key in ("user_id", "item_id", "event", "event_id", "session_id", "request_id", "query"):
+        row = json.dumps(event() | {key: "a{}"}).replace("{}", broken)
+        answer = client.post("/events", data=f"[{row}, {json.dumps(event(event_id='e1'))}]").get_json()
+        assert answer["events"][0]["reason"].startswith(f"{key}=")
+        assert answer["events"][1]["status"] in ("accepted", "duplicate")
+        alone = client.post("/events", data=row)
+        assert (alone.status_code, alone.get_json()["parameter"]) == (400, key)
+    assert store.head() == 1
 
 
 def test_what_is_older_than_what_is_kept_is_not_taken() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,18 @@ def test_a_query_that_is_too_long_is_named(store: SqlEventStore, tmp_path: Path)
     report = import_events(store, path)
     assert (report.accepted, report.rejected.frame["reason"].tolist()) == (20, ["query is longer than 1024 characters"])
     assert {event.query for event in stored(store)} == {"ü" * 1024}
+
+
+@pytest.mark.parametrize("name", ["event", "event_id", "session_id", "request_id", "query"])
+def test_a_nul_or_half_a_character_is_named(store: SqlEventStore, tmp_path: Path, name: str) -> None:
+    """As `POST /events` would: PostgreSQL could not store it, and the import would end in the middle."""
+    rows = [{"user_id": f"u{k}", "item_id": "i", "timestamp": 1_700_000_000 + k} for k in range(30)]
+    rows += [rows[0] | {name: "a\0b"}, rows[0] | {name: "a\ud83db"}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = import_events(store, tmp_path / "in.jsonl")
+    assert report.accepted == 30
+    assert report.rejected.frame["line"].tolist() == [31, 32]
+    assert set(report.rejected.frame["reason"]) == {f"{name} holds a NUL or broken character"}
 
 
 def test_a_file_that_is_mostly_bad_stores_nothing(store: SqlEventStore, tmp_path: Path) -> None:
