@@ -27,7 +27,10 @@ _COLUMNS = (
 )  # fmt: skip
 _LARGEST_EXACT = 2.0**53
 _LARGEST_VALUE = float(np.finfo(np.float32).max)
-_FUTURE = "time in the far future (milliseconds? divide by 1000)"
+FUTURE = "time in the far future (check the date)"
+FUTURE_MILLISECONDS = "time in the far future (milliseconds? divide by 1000)"
+MILLISECONDS = 1e11
+"""A number as large as this is hardly meant in seconds: that would be the year 5138, but in milliseconds it is 1973."""
 
 
 def known_columns(names: Sequence[str]) -> list[str]:
@@ -113,8 +116,17 @@ def _event_times(file: TableFile, checks: Rejections, latest: float) -> npt.NDAr
     if _all_calendar_dates(values):
         checks.reject(np.ones(len(values), bool), "time is a date written YYYYMMDD (write YYYY-MM-DD)", column)
     checks.reject(values < 0, "time before 1970", column)
-    checks.reject(values > latest, _FUTURE, column)
+    _check_future(values, values > latest, checks, column)
     return values
+
+
+def _check_future(
+    values: npt.NDArray[np.float64], future: tables.BoolArray, checks: Rejections, column: pa.ChunkedArray
+) -> None:
+    if future.any():
+        milliseconds = future & (values >= MILLISECONDS) & ~cells.numbers(column).bad
+        checks.reject(milliseconds, FUTURE_MILLISECONDS, column)
+        checks.reject(future, FUTURE, column)
 
 
 def _all_calendar_dates(values: npt.NDArray[np.float64]) -> bool:

@@ -42,7 +42,11 @@ class Rejections:
     def check_ids(self, ids: pa.ChunkedArray, name: str) -> None:
         """An id is any text but white space; one with a NUL or a broken character wouldn't match itself elsewhere."""
         self.reject(blank(ids), f"no {name}", ids)
-        self.reject(contains_any(ids, _BROKEN_MARKS), f"{name} holds a NUL or broken character", ids)
+        self.check_whole(ids, name)
+
+    def check_whole(self, strings: pa.ChunkedArray, name: str) -> None:
+        """A NUL is what no store can hold, a broken character what nobody meant."""
+        self.reject(contains_any(strings, _BROKEN_MARKS), f"{name} holds a NUL or broken character", strings)
 
     def _add(self, chosen: np.ndarray[tuple[int], np.dtype[np.int64]], reason: str, values: pa.ChunkedArray) -> None:
         if not len(chosen):

@@ -62,7 +62,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def load_recommender(root: Path | str, version: str | None = None) -> Recommender:
-    """The recommender of a version (default: the promoted one) in a bundle folder; BundleError where it is damaged."""
+    """The recommender of a version (default: the promoted one) in a bundle folder; BundleError where it is damaged. A
+    request without `at` is answered as of the newest event that the bundle knows.
+    """
     from recsys.bundle import load_bundle
     from recsys.recommender import Recommender
 

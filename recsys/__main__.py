@@ -136,7 +136,7 @@ def _with_store(dataset: Dataset, url: str, only: Sequence[str] | None) -> Datas
     from recsys.stored_training import with_stored_events
     from recsys.stores.opening import open_store
 
-    store = open_store(url)
+    store = open_store(url, create=False)
     try:
         joined, unknown = with_stored_events(dataset, store, only)
     finally:
@@ -277,10 +277,12 @@ def serve(
     Events are kept in the store: by default the SQLite file store.sqlite in the bundle folder.
     """
     limit_threads(1)
-    from recsys.gunicorn_app import GunicornApp, check_host, shared_figures
+    from recsys.gunicorn_app import GunicornApp, check_host, check_port, shared_figures
     from recsys.stores.opening import check_store
 
+    host = host.strip("[]")  # an IPv6 address may come as in a URL
     check_host(host)
+    check_port(host, port)
     os.environ["RECSYS_BUNDLE"] = str(bundle.resolve())
     _check_and_pass_on(rules, experiment)
     if store is not None:

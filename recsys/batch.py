@@ -74,7 +74,8 @@ def run_batch(
 
     The output does not depend on the number of `workers` (default: the processors, at most 2). A folder is completed
     where an earlier run over the same inputs has stopped, with the events that the store held then. RequestError for
-    bad input, before anything is answered; StoreError where the store can't be read.
+    bad input and SettingsError for a store that does not exist, before anything is answered; StoreError where it can't
+    be read.
     """
     started = time.monotonic()
     with limit_threads(1):

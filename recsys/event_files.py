@@ -101,13 +101,16 @@ def _usable(path: Path, latest: float) -> tuple[EventRows, IdIndex, Rejections]:
     if event_clock(file) != "timestamp":
         raise DataError(f"{path} has no column 'timestamp' with values: a store orders events by time. Add it.")
     checks = Rejections(EVENTS_TABLE, file)
-    _check_lengths(file, checks)
+    _check_texts(file, checks)
     items = IdIndex(pc.unique(cells.texts(file.columns[ITEM_ID])).to_pylist())
     every_item = Catalogue(items, pd.DataFrame(index=range(len(items))))
     return usable_event_rows(file, checks, every_item, "timestamp", latest), items, checks
 
 
-def _check_lengths(file: TableFile, checks: Rejections) -> None:
+def _check_texts(file: TableFile, checks: Rejections) -> None:
+    """What `POST /events` refuses, beside what no reader of events takes (see `usable_event_rows`)."""
+    for name in (EVENT, EVENT_ID, SESSION_ID, REQUEST_ID, QUERY):
+        checks.check_whole(cells.texts(file.column(name)), name)
     for name in (USER_ID, ITEM_ID, EVENT_ID):
         texts = cells.texts(file.column(name))
         too_long = np.asarray(pc.greater(pc.binary_length(texts), MAX_ID_BYTES).to_numpy(), bool)

@@ -62,7 +62,7 @@ def export(store: str, out: Path) -> None:
     from recsys.event_files import export_events
     from recsys.stores.opening import open_store
 
-    opened = open_store(store)
+    opened = open_store(store, create=False)
     try:
         click.echo(f"{export_events(opened, out)} events written to {out}")
     finally:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.systemd import listen_fds  # type: ignore[import-untyped]
 from gunicorn.util import import_app  # type: ignore[import-untyped]
 
 from recsys.errors import SettingsError
@@ -88,8 +91,26 @@ def check_host(host: str) -> None:
         )
 
 
+def check_port(host: str, port: int) -> None:
+    """SettingsError where gunicorn could not listen: it would try for five seconds, once the bundle is loaded. Whoever
+    takes the port between this look and then is still left to gunicorn.
+    """
+    if "GUNICORN_PID" in os.environ or listen_fds(unset_environment=False):
+        return  # the socket is handed over, by the master that this one is to replace or by systemd
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise SettingsError(f"port {port} on {host} is in use; choose another with --port") from None
+            raise SettingsError(
+                f"port {port} on {host} can't be used: {error.strerror}; choose another with --port, or another --host"
+            ) from None
+
+
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"

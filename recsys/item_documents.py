@@ -16,6 +16,7 @@ from features import cells
 from features.item_rows import publication_times
 from features.tables import AVAILABLE, CATEGORY, ITEM_ID, LIST_SEPARATOR, PRICE, PUBLISHED_AT, Catalogue
 from recsys.errors import RequestError
+from recsys.stores.base import storable
 
 MAX_TEXT = 100_000
 """Characters of one value at most; the encoder reads far less."""
@@ -72,7 +73,7 @@ class ItemColumns:
         values: dict[str, Any] = {}
         problems: dict[str, str] = {}
         for name, kind in self.kinds.items():
-            value, problem = _READERS[kind](document.get(name))
+            value, problem = _value(kind, document.get(name))
             if not problem and name == PRICE and value < 0:
                 problem = "must not be negative"
             values[name] = _EMPTY[kind] if problem else value
@@ -89,6 +90,15 @@ def _kind(column: pd.Series) -> str:
     return LIST if any(isinstance(value, tuple) for value in column) else TEXT
 
 
+def _value(kind: str, given: Any) -> tuple[Any, str]:
+    """(the value, what is wrong with it or "")"""
+    parts = given if isinstance(given, list | tuple) else [given]
+    if not all(storable(part) for part in parts if isinstance(part, str)):
+        return None, "must not hold a NUL or half a character (an unpaired surrogate)"
+    value: tuple[Any, str] = _READERS[kind](given)
+    return value
+
+
 def _text(value: Any) -> tuple[str, str]:
     if value is None:
         return "", ""
@@ -97,7 +107,7 @@ def _text(value: Any) -> tuple[str, str]:
     text = cells.text_of(value)
     if len(text) > MAX_TEXT:
         return "", f"must have at most {MAX_TEXT} characters"
-    return text.encode("utf-8", "replace").decode("utf-8"), ""
+    return text, ""
 
 
 def _list(value: Any) -> tuple[tuple[str, ...], str]:

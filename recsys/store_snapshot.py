@@ -31,8 +31,8 @@ class StoreSnapshot:
 
     @classmethod
     def now(cls, url: str) -> Self:
-        """The store as it is; StoreError where it can't be read."""
-        store = open_store(url)
+        """The store as it is; SettingsError where there is none, StoreError where it can't be read."""
+        store = open_store(url, create=False)
         try:
             number = store.head()
             return cls(url, store.name, number, store.newest_time())
@@ -45,7 +45,7 @@ class StoreSnapshot:
         stored.
         """
         settings = load_settings().store.model_copy(update={"read_timeout": _PATIENCE})
-        store = open_store(self.url, settings)
+        store = open_store(self.url, settings, create=False)
         model = with_stored_items(model, root / model.bundle_version, store, self.number)
         reader = StoreReader(store, settings, up_to=self.number, required=True)
         newest = max(model.trained_until, self.time or 0.0)

@@ -53,9 +53,18 @@ class BundleVersion:
 
 
 def check_writable(root: Path) -> None:
-    """Make the root where it is missing; BundleError where versions can't be written there. Asked before training."""
-    with _root_lock(root):
-        _remove_dead_drafts(root)
+    """BundleError where versions can't be written to `root`. Asked before training, and a root that is missing is not
+    made yet: training that fails is to leave nothing.
+    """
+    if os.path.lexists(root):
+        with _root_lock(root):
+            _remove_dead_drafts(root)
+        return
+    nearest = next(folder for folder in root.parents if os.path.lexists(folder))
+    if not nearest.is_dir():
+        raise BundleError(f"bundle folder {root} can't be written: {nearest} is no folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise BundleError(f"bundle folder {root} can't be written: permission denied to make it in {nearest}")
 
 
 @contextmanager

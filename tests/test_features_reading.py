@@ -274,7 +274,9 @@ def test_times_are_unix_seconds_or_iso_8601_in_utc(read, written, seconds):
         ("-5", "time before 1970"),
         ("1969-12-31", "time before 1970"),
         ("1700000000000", "time in the far future (milliseconds? divide by 1000)"),
-        ("9999-12-31T00:00:00Z", "time in the far future (milliseconds? divide by 1000)"),
+        ("9999-12-31T00:00:00Z", "time in the far future (check the date)"),
+        ("2999-01-01", "time in the far future (check the date)"),
+        ("32472144000", "time in the far future (check the date)"),
     ],
 )
 def test_a_bad_time_is_rejected_with_its_line(read, written, reason):
@@ -288,6 +290,14 @@ def test_how_far_ahead_is_too_far_is_a_setting(read):
     tomorrow = f"user_id,item_id,timestamp\nu,a,{time.time() + 1.5 * 86_400:.0f}\n"
     assert len(read(events=tomorrow).events) == 0
     assert len(read(events=tomorrow, data_settings=DataSettings(future_tolerance_days=2.0)).events) == 1
+
+
+def test_a_column_of_moments_is_not_asked_whether_it_is_milliseconds(write):
+    """Not even beyond the year 5138, as of which a number is."""
+    moments = np.array(["9000-01-01", "2023-01-01"], "datetime64[ms]")
+    events = pd.DataFrame({"user_id": "u", "item_id": "a", "timestamp": moments})
+    dataset = read_dataset(write(items__csv=ITEMS, events__parquet=events), LENIENT)
+    assert reasons(dataset) == [("events", 1, "time in the far future (check the date)")]
 
 
 def test_a_file_in_milliseconds_stops_the_run_and_says_what_to_do(read):

@@ -116,17 +116,37 @@ def test_an_event_without_a_time_happened_now(client: FlaskClient, store: SqlEve
         (event(timestamp="yesterday"), "neither unix seconds nor ISO 8601"),
         (event(timestamp=True), "timestamp=True"),
         (event(timestamp=NOW * 1000), "milliseconds? divide by 1000"),
-        (event(timestamp=NOW + FUTURE_SECONDS + 1), "far future"),
+        (event(timestamp=NOW + FUTURE_SECONDS + 1), "timestamp=1800086401: time in the far future (check the date)"),
+        (event(timestamp="2999-01-01"), "timestamp='2999-01-01': time in the far future (check the date)"),
+        (event(timestamp="9999-12-31T00:00:00Z"), "time in the far future (check the date)"),
+        (event(timestamp="1931-01-01"), "timestamp='1931-01-01': before 1970"),
         (event(timestamp=-1), "before 1970"),
         (event(value="much"), "value='much'"),
         (event(value=1e300), "value=1e+300"),
         (event(colour="red"), "unknown key 'colour'; allowed are user_id, item_id"),
         ([], "not a JSON object"),
+        (event(query="boots \ud83d"), "query='boots \\ud83d': "),
+        (event(user_id="ann\udc00"), "user_id='ann\\udc00': holds a NUL or broken character"),
+        (event() | {"qu\ud83dery": "boots"}, "unknown key 'qu\\ud83dery'"),
     ],
 )
 def test_a_row_that_is_no_event_is_told_why(row: Any, reason: str) -> None:
     assert reason in reasons(row, event())[0]
     assert reasons(row, event())[1] == ""
+
+
+@pytest.mark.parametrize("broken", ["\\u0000", "\\ud83d", "\\udc00", "\\ufffd"])
+def test_half_a_character_or_a_nul_costs_its_own_row_only(
+    client: FlaskClient, store: SqlEventStore, broken: str
+) -> None:
+    for key in ("user_id", "item_id", "event", "event_id", "session_id", "request_id", "query"):
+        row = json.dumps(event() | {key: "a{}"}).replace("{}", broken)
+        answer = client.post("/events", data=f"[{row}, {json.dumps(event(event_id='e1'))}]").get_json()
+        assert answer["events"][0]["reason"].startswith(f"{key}=")
+        assert answer["events"][1]["status"] in ("accepted", "duplicate")
+        alone = client.post("/events", data=row)
+        assert (alone.status_code, alone.get_json()["parameter"]) == (400, key)
+    assert store.head() == 1
 
 
 def test_what_is_older_than_what_is_kept_is_not_taken() -> None:

@@ -240,10 +240,28 @@ class TestRoots:
             with pytest.raises(BundleError, match="can't be written"):
                 act(tmp_path / "file")
 
-    def test_a_root_without_permission(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("name", ["", "new", "new/deeper"])
+    def test_a_root_without_permission(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setattr(os, "access", lambda *_: False)
         with pytest.raises(BundleError, match="permission denied"):
-            check_writable(tmp_path)
+            check_writable(tmp_path / name)
+
+    def test_a_root_in_a_file_or_behind_a_dead_link(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        (tmp_path / "link").symlink_to("missing")
+        for root in (tmp_path / "file" / "new", tmp_path / "link", tmp_path / "link" / "new"):
+            with pytest.raises(BundleError, match="can't be written"):
+                check_writable(root)
+
+    def test_a_root_that_is_to_be_made_is_looked_at_only(
+        self, model: FittedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for root in (Path("new/deeper"), tmp_path / "new"):
+            check_writable(root)
+        assert list(tmp_path.iterdir()) == []
+        save_bundle(model, Path("new/deeper"))
+        assert len(list_versions(tmp_path / "new" / "deeper")) == 1
 
     def test_a_root_can_be_read_without_writing(self, saved: Path) -> None:
         before = sorted(path.name for path in saved.iterdir())

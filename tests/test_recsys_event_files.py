@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_a_query_that_is_too_long_is_named(store: SqlEventStore, tmp_path: Path)
     assert {event.query for event in stored(store)} == {"ü" * 1024}
 
 
+@pytest.mark.parametrize("name", ["event", "event_id", "session_id", "request_id", "query"])
+def test_a_nul_or_half_a_character_is_named(store: SqlEventStore, tmp_path: Path, name: str) -> None:
+    """As `POST /events` would: PostgreSQL could not store it, and the import would end in the middle."""
+    rows = [{"user_id": f"u{k}", "item_id": "i", "timestamp": 1_700_000_000 + k} for k in range(30)]
+    rows += [rows[0] | {name: "a\0b"}, rows[0] | {name: "a\ud83db"}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = import_events(store, tmp_path / "in.jsonl")
+    assert report.accepted == 30
+    assert report.rejected.frame["line"].tolist() == [31, 32]
+    assert set(report.rejected.frame["reason"]) == {f"{name} holds a NUL or broken character"}
+
+
 def test_a_file_that_is_mostly_bad_stores_nothing(store: SqlEventStore, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("user_id,item_id,timestamp\nu,i,1700000000\nu,i,soon\n")
@@ -141,4 +154,13 @@ def test_the_commands(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "640 events written" in capsys.readouterr().out
     assert _run(["events", "export", "--store", "mysql://x/y", "--out", str(tmp_path / "out.jsonl")]) == 2
     assert "sqlite:///PATH" in capsys.readouterr().err
-    assert _run(["events", "export", "--store", str(tmp_path / "no" / "x"), "--out", str(tmp_path / "out.jsonl")]) == 1
+
+
+def test_an_export_from_a_store_that_does_not_exist_is_refused_and_makes_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, mistyped = tmp_path / "out.jsonl", tmp_path / "mistyped.sqlite"
+    assert _run(["events", "export", "--store", str(mistyped), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"{mistyped}: there is no such file; correct --store" in said
+    assert list(tmp_path.iterdir()) == []

@@ -26,6 +26,7 @@ from recsys.retrieval.popularity import PopularitySource
 from recsys.stores.base import Event
 from recsys.stores.settings import StoreSettings
 from recsys.stores.sql import SqlEventStore
+from waiting import eventually
 
 NOW = 500_000 * HOUR + 1800.0
 WEIGHTS = {"view": 1.0, "purchase": 3.0, "impression": 0.0}
@@ -222,9 +223,9 @@ class TestFollower:
         follower.start()
         try:
             store.append([Event("u", "i05", time.time())])
-            assert _soon(lambda: len(follower.counters) == 1)
+            assert eventually(lambda: len(follower.counters) == 1)
             store.forget("u", time.time() + 1)
-            assert _soon(lambda: len(follower.counters) == 0)
+            assert eventually(lambda: len(follower.counters) == 0)
             assert follower._reader.forgotten.keys() == {"u"}
         finally:
             follower.stop()
@@ -245,7 +246,7 @@ class TestFollower:
             (tmp_path / "new").symlink_to("real")
             (tmp_path / "new").replace(link)
             store.append([Event("u", "i05", time.time())])
-            assert _soon(lambda: len(follower.counters) == 1)
+            assert eventually(lambda: len(follower.counters) == 1)
         finally:
             follower.stop()
             store.close()
@@ -272,7 +273,7 @@ class TestFollower:
         follower.start()
         try:
             thread = follower._thread
-            assert _soon(lambda: popularity.source is not model.fallback)
+            assert eventually(lambda: popularity.source is not model.fallback)
             assert follower._thread is thread
         finally:
             follower.stop()
@@ -284,15 +285,15 @@ class TestFollower:
         _, follower = self.make(store)
         follower.start()
         try:
-            assert _soon(lambda: follower.sequence == 0)
+            assert eventually(lambda: follower.sequence == 0)
             model = handmade_model()
             coming = LivePopularity(model.fallback, model.catalogue.items, prior=10.0)
             follower.inform(coming)
             store.append([Event("u", "i05", time.time())])
-            assert _soon(lambda: len(follower.counters) == 1 and not follower._unpublished)
+            assert eventually(lambda: len(follower.counters) == 1 and not follower._unpublished)
             assert coming.source is model.fallback
             follower.follow(coming)
-            assert _soon(lambda: coming.source is not model.fallback)
+            assert eventually(lambda: coming.source is not model.fallback)
         finally:
             follower.stop()
 
@@ -378,14 +379,6 @@ class TestJumpingClock:
     def house(self, follower: Follower) -> None:
         follower._kept_house_at = float("-inf")
         follower._keep_house()
-
-
-def _soon(holds) -> bool:  # type: ignore[no-untyped-def]
-    for _ in range(500):
-        if holds():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def test_a_plain_recount_agrees() -> None:

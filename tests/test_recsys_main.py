@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from recsys import training
 from recsys.__main__ import _run, _summary
 from recsys.bundle import current_version, list_versions, save_bundle
 from recsys.errors import SettingsError
-from recsys.gunicorn_app import GunicornApp, check_host
+from recsys.gunicorn_app import GunicornApp, check_host, check_port
 from recsys.settings import load_settings
 from recsys.threads import limit_threads
 
@@ -57,6 +58,16 @@ def run(*arguments: object) -> int:
 def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "recsys", *(str(argument) for argument in arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def listening(host: str) -> socket.socket:
+    """A socket that listens on a free port, as a service does."""
+    if ":" not in host:
+        return socket.create_server((host, 0))
+    try:
+        return socket.create_server((host, 0), family=socket.AF_INET6)
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
 
 
 class TestTrain:
@@ -129,7 +140,7 @@ class TestTrain:
     ) -> None:
         assert run("train", "--data", data, "--bundle", tmp_path / "b", *options) == 2
         assert message in capsys.readouterr().err
-        assert not list((tmp_path / "b").glob("2*"))
+        assert not list(tmp_path.iterdir())
 
     def test_bad_folders(self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "file").write_text("")
@@ -266,6 +277,42 @@ class TestServe:
         (tmp_path / "broken.toml").write_text("[[", encoding="utf-8")
         assert run("serve", "--bundle", bundle, option, tmp_path / "broken.toml") == 2
         assert "broken.toml is not TOML" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+    def test_a_port_in_use_is_one_clear_line(self, host: str, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with listening("::1" if host == "[::1]" else "127.0.0.1") as taken:
+            port = taken.getsockname()[1]
+            assert run("serve", "--bundle", bundle, "--host", host, "--port", port) == 2
+        shown = host.strip("[]")
+        said = f"recsys: error: port {port} on {shown} is in use; choose another with --port\n"
+        assert capsys.readouterr().err == said
+
+    def test_a_port_that_nobody_listens_on_any_more_is_free(self) -> None:
+        """Not even connections of a moment ago, which the kernel still remembers, are in the way of a restart."""
+        with listening("127.0.0.1") as former:
+            port = former.getsockname()[1]
+            with pytest.raises(SettingsError, match="is in use"):
+                check_port("127.0.0.1", port)
+            with socket.create_connection(former.getsockname()) as caller:
+                former.accept()[0].close()
+                assert caller.recv(1) == b""
+        check_port("127.0.0.1", port)
+        check_port("127.0.0.1", port)
+
+    def test_an_address_that_is_not_this_machines_is_told(self) -> None:
+        with pytest.raises(SettingsError, match=r"192\.0\.2\.1 can't be used: .*--host"):
+            check_port("192.0.2.1", 8000)
+
+    @pytest.mark.parametrize(
+        "handed_over", [{"GUNICORN_PID": "1"}, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}]
+    )
+    def test_a_socket_that_is_handed_over_needs_no_port(
+        self, handed_over: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in handed_over.items():
+            monkeypatch.setenv(name, value)
+        with listening("127.0.0.1") as taken:
+            check_port(*taken.getsockname())
 
     def test_gunicorn_is_given_what_was_asked(self) -> None:
         config = GunicornApp("::1", 8123, 3).cfg

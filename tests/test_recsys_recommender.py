@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -220,6 +222,13 @@ def test_recent_clicks_count_when_they_are_newer_than_the_clock(recommender: Rec
     histories = recommender.histories([Request(user="u000", recent=("space-11", "space-12"))])
     assert histories.times[-1] < histories.as_of[0]
     assert (histories.num_moments == world.EVENTS_PER_USER + 2).all()
+
+
+def test_a_list_is_for_the_newest_known_event_and_in_service_for_now(tiny_model: FittedModel) -> None:
+    asked = [Request(user="u000"), Request(history=(), recent=("space-01",))]
+    assert (Recommender(tiny_model).histories(asked).as_of == tiny_model.trained_until + 1.0).all()
+    before = time.time()
+    assert (Recommender.live(tiny_model).histories(asked).as_of >= before).all()
 
 
 def test_the_time_asked_for_is_kept_when_the_newest_event_is_just_before_it(recommender: Recommender) -> None:

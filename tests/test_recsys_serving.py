@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,7 @@ from recsys.stores.settings import StoreSettings
 from recsys.stores.sql import SqlEventStore
 from serve import create_app
 from tiny_bert import write_tiny_bert
-
-WITHIN = 10.0
-"""Seconds that tests wait for a thread at most; it takes a fraction of one."""
+from waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +93,6 @@ def versions(root: Path) -> list[str]:
 
 def ids(answer: Any) -> list[str]:
     return [item["item_id"] for item in answer.get_json()["items"]]
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + WITHIN
-    while time.monotonic() < end:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 DOCUMENT = {"title": "red dragon", "category": "Games | Toys", "price": 2.5, "tags": ["a"], "colour": "red"}
@@ -194,13 +183,42 @@ class TestItems:
         assert answer.get_json()["parameter"] == parameter
         assert "new" not in ids(client.get("/recommend?recent=i03&n=50"))
 
+    @pytest.mark.parametrize("broken", ["\\u0000", "\\ud83d", "\\udc00"])
+    def test_half_a_character_or_a_nul_is_refused_by_name(
+        self, client: FlaskClient, store: SqlEventStore, broken: str
+    ) -> None:
+        """PostgreSQL could not hold a NUL, and UTF-8 not half a character."""
+        columns = (
+            "title",
+            "description",
+            "brand",
+            "category",
+            "colour",
+            "weight",
+            "price",
+            "published_at",
+            "available",
+        )
+        for name, value in [*((name, f'"1{broken}"') for name in columns), ("tags", f'["a", "{broken}b"]')]:
+            alone = client.put("/items/new", data=f'{{"{name}": {value}}}')
+            among = client.post("/items", data=f'{{"items": [{{"item_id": "new", "{name}": {value}}}]}}')
+            assert [alone.status_code, among.status_code] == [400, 400]
+            assert (alone.get_json()["parameter"], among.get_json()["parameter"]) == (name, f"items[0].{name}")
+            assert "must not hold a NUL or half a character" in alone.get_json()["detail"]
+        assert store.head() == 0
+
+    @pytest.mark.parametrize("broken", ["\\u0000", "\\ud83d", "\\ufffd"])
+    def test_a_broken_id_in_a_body_is_refused_by_name(self, client: FlaskClient, broken: str) -> None:
+        answer = client.post("/items", data=f'{{"items": [{{"item_id": "x{broken}"}}]}}')
+        assert (answer.status_code, answer.get_json()["parameter"]) == (400, "items[0].item_id")
+
     @pytest.mark.parametrize("path", ["/items/%00", "/items/%20", "/items/" + "x" * 3000, "/items/%FF"])
     def test_ids_that_are_none_are_refused(self, client: FlaskClient, path: str) -> None:
         assert client.put(path, json={}).status_code == 400
         assert client.delete(path).status_code == 400
 
     def test_any_text_can_be_an_item(self, client: FlaskClient) -> None:
-        strange = {"title": "\ud800 \0 <b>&amp;</b> 价格", "description": "x" * 50_000, "published_at": 1999}
+        strange = {"title": "\uffff \1 <b>&amp;</b> 价格", "description": "x" * 50_000, "published_at": 1999}
         answer = client.put("/items/a%2Fb%20☃", data=json.dumps(strange))
         assert answer.status_code == 200, answer.data
         assert "a/b ☃" in ids(client.get("/recommend?recent=i03&n=50"))

@@ -12,7 +12,7 @@ import pytest
 from handmade import TRAINED_UNTIL, handmade_model
 from recsys.batch import PART_REQUESTS, run_batch
 from recsys.bundle import load_bundle, save_bundle
-from recsys.errors import StoreError
+from recsys.errors import SettingsError, StoreError
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.requests import Request
@@ -113,6 +113,14 @@ def test_a_job_that_goes_on_sees_the_events_it_began_with(bundle: Path, store: S
 
 
 def test_a_store_that_cannot_be_read_stops_the_job(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="nowhere"):
-        run_batch(bundle, tmp_path / "x.parquet", users="all", store=str(tmp_path / "nowhere" / "events.sqlite"))
+    (tmp_path / "broken.sqlite").write_text("no database, " * 100)
+    with pytest.raises(StoreError, match=r"broken\.sqlite"):
+        run_batch(bundle, tmp_path / "x.parquet", users="all", store=str(tmp_path / "broken.sqlite"))
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_a_store_that_does_not_exist_stops_the_job_and_is_not_made(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"mistyped\.sqlite: there is no such file"):
+        run_batch(bundle, tmp_path / "x.parquet", users="all", store=str(tmp_path / "mistyped.sqlite"))
+    assert not (tmp_path / "x.parquet").exists()
+    assert not (tmp_path / "mistyped.sqlite").exists()

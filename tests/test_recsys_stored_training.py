@@ -74,6 +74,15 @@ def test_the_command_learns_from_the_store(tiny_folder: Path, store: SqlEventSto
     assert "new" in load_bundle(tmp_path / "b").users
 
 
+def test_the_command_refuses_a_store_that_does_not_exist(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mistyped = tmp_path / "mistyped.sqlite"
+    assert _run(["train", "--data", str(tiny_folder), "--bundle", str(tmp_path / "b"), "--store", str(mistyped)]) == 2
+    assert f"{mistyped}: there is no such file; correct --store" in capsys.readouterr().err
+    assert not mistyped.exists()
+
+
 def test_the_same_event_id_counts_once(store: SqlEventStore, tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item_id\ni\n")
     (tmp_path / "events.csv").write_text("user_id,item_id,timestamp,event_id\nu,i,1700000000,e1\nu,i,1700000005,\n")

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
 
-from features.event_rows import DEFAULT_EVENT
+from features.event_rows import DEFAULT_EVENT, FUTURE, FUTURE_MILLISECONDS, MILLISECONDS
 from features.tables import BoolArray
+from recsys.api.bodies import parse_json
 from recsys.errors import RequestError
-from recsys.stores.base import MAX_ID_BYTES, MAX_TEXT, Event, Verdict
+from recsys.stores.base import MAX_ID_BYTES, MAX_TEXT, Event, Verdict, storable
 from recsys.stores.settings import StoreSettings
 
 FUTURE_SECONDS = 86_400.0
@@ -21,11 +21,10 @@ FUTURE_SECONDS = 86_400.0
 _LARGEST_VALUE = 3.4e38
 _SHOWN = 80
 _DAY = 86_400.0
-_BROKEN_MARKS = ("\0", "\ufffd")
 
 
 def _whole(text: str) -> str:
-    if any(mark in text for mark in _BROKEN_MARKS):
+    if "\ufffd" in text or not storable(text):
         raise ValueError("holds a NUL or broken character")
     return text
 
@@ -33,9 +32,9 @@ def _whole(text: str) -> str:
 def _id(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty")
-    if len(text.encode()) > MAX_ID_BYTES:
+    if len(_whole(text).encode()) > MAX_ID_BYTES:
         raise ValueError(f"is longer than {MAX_ID_BYTES} bytes")
-    return _whole(text)
+    return text
 
 
 Id = Annotated[str, AfterValidator(_id)]
@@ -84,10 +83,7 @@ def read_events(body: bytes, now: float, settings: StoreSettings) -> Reading:
     """The events of a body: an object, a list of them, or {"events": [...]}. RequestError where it is none of these, or
     has more rows than one call may; what is wrong with a row is that row's own verdict.
     """
-    try:
-        given = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise RequestError("body", f"not JSON: {error}") from None
+    given = parse_json(body)
     alone = isinstance(given, dict) and "events" not in given
     rows = [given] if alone else given["events"] if isinstance(given, dict) and len(given) == 1 else given
     if not isinstance(rows, list):
@@ -139,16 +135,20 @@ def _read(row: Any, now: float, oldest: float) -> Event | Refused:
     except ValueError as error:
         return Refused("timestamp", str(error))
     if time > now + FUTURE_SECONDS:
-        return Refused("timestamp", f"timestamp={time:.15g}: time in the far future (milliseconds? divide by 1000)")
+        milliseconds = time >= MILLISECONDS and not isinstance(body.timestamp, str)
+        return Refused("timestamp", f"{_given(body, time)}: {FUTURE_MILLISECONDS if milliseconds else FUTURE}")
     if time < oldest:
-        return Refused(
-            "timestamp", f"timestamp={time:.15g}: before 1970, or older than what is kept (store.retention_days)"
-        )
+        reason = "before 1970, or older than what is kept (store.retention_days)"
+        return Refused("timestamp", f"{_given(body, time)}: {reason}")
     return Event(
         body.user_id, body.item_id, time, (body.event or "").strip() or DEFAULT_EVENT,
         1.0 if body.value is None else body.value, body.event_id or "", body.session_id or None,
         body.request_id or None, body.query or None,
     )  # fmt: skip
+
+
+def _given(body: EventBody, time: float) -> str:
+    return f"timestamp={_shown(body.timestamp) if isinstance(body.timestamp, str) else f'{time:.15g}'}"
 
 
 def _seconds(timestamp: float | str) -> float:
@@ -163,8 +163,8 @@ def _seconds(timestamp: float | str) -> float:
 
 def _refusal(error: ValidationError) -> Refused:
     first = error.errors(include_url=False)[0]
-    key = str(first["loc"][0])[:_SHOWN]
-    if first["type"] == "extra_forbidden":
+    key = str(first["loc"][0] if first["loc"] else first["input"])[:_SHOWN]  # a key that is no Unicode has no place
+    if first["type"] == "extra_forbidden" or not first["loc"]:
         return Refused(key, f"unknown key {key!r}; allowed are {', '.join(EventBody.model_fields)}")
     if first["type"] == "missing":
         return Refused(key, f"no {key}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from features.tables import ITEM_ID
+from recsys.api.bodies import parse_json
 from recsys.errors import RequestError
 from recsys.item_documents import Document
-from recsys.stores.base import MAX_ID_BYTES
+from recsys.stores.base import MAX_ID_BYTES, storable
 
 MAX_ITEMS = 100
 """Items that one POST may hold: each has a text to be read, some 20 ms."""
@@ -18,21 +18,21 @@ ITEMS = "items"
 
 def check_item_id(item_id: Any, parameter: str = ITEM_ID) -> str:
     """The id; RequestError where it is none."""
-    if not isinstance(item_id, str) or not item_id.strip() or "\0" in item_id or "\ufffd" in item_id:
+    if not isinstance(item_id, str) or not item_id.strip() or "\ufffd" in item_id or not storable(item_id):
         raise RequestError(parameter, f"{parameter} must be a string that is not blank, in UTF-8 and without NUL")
-    if len(item_id.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES or not _is_whole(item_id):
-        raise RequestError(parameter, f"{parameter} must be text in UTF-8, of at most {MAX_ID_BYTES} bytes")
+    if len(item_id.encode()) > MAX_ID_BYTES:
+        raise RequestError(parameter, f"{parameter} must have at most {MAX_ID_BYTES} bytes in UTF-8")
     return item_id
 
 
 def read_item(body: bytes) -> Document:
     """One item's document; RequestError where the body is no JSON object."""
-    return _object(_parsed(body), "body")
+    return _object(parse_json(body), "body")
 
 
 def read_items(body: bytes) -> tuple[dict[str, Document], dict[str, str]]:
     """Documents by id from `{"items": [...]}`, each with its `item_id`, and where each stands (`items[3].`)."""
-    given = _object(_parsed(body), "body")
+    given = _object(parse_json(body), "body")
     unknown = [name for name in given if name != ITEMS]
     rows = given.get(ITEMS)
     if unknown or not isinstance(rows, list) or not 1 <= len(rows) <= MAX_ITEMS:
@@ -49,26 +49,7 @@ def read_items(body: bytes) -> tuple[dict[str, Document], dict[str, str]]:
     return documents, names
 
 
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise RequestError("body", f"the body is not JSON in UTF-8: {str(error)[:200]}") from None
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no number in JSON")
-
-
 def _object(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise RequestError(where, f'{where} must be a JSON object, such as {{"title": "Dune", "price": 12.5}}')
     return value
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

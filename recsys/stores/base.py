@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -15,6 +16,14 @@ MAX_ID_BYTES = 2048
 """Of a user, item or event id in UTF-8: an index entry of PostgreSQL holds no more than some 2,700."""
 MAX_TEXT = 1024
 """Characters of a search query, a session or an event's name."""
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def storable(text: str) -> bool:
+    """Whether every store can hold the text: PostgreSQL has no NUL, and UTF-8 no surrogates, the halves of a character
+    that JSON lets through (a `\\ud83d` that is alone).
+    """
+    return not _UNSTORABLE.search(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,11 +41,13 @@ def check_store(url: str) -> None:
         store_url(given)
 
 
-def open_store(url: str, settings: StoreSettings | None = None) -> SqlEventStore:
-    """See `SqlEventStore.open`. SQLAlchemy is imported here, by those who have a store."""
+def open_store(url: str, settings: StoreSettings | None = None, *, create: bool = True) -> SqlEventStore:
+    """See `SqlEventStore.open`; who only reads does not `create`, so that a mistyped URL is told and leaves no empty
+    store. SQLAlchemy is imported here, by those who have a store.
+    """
     from recsys.stores.sql import SqlEventStore
 
-    return SqlEventStore.open(url, settings)
+    return SqlEventStore.open(url, settings, create=create)
 
 
 def open_later(url: str, settings: StoreSettings) -> SqlEventStore:

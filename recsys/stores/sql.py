@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import (
@@ -27,10 +28,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql.expression import union_all
 
-from recsys.errors import StoreError
+from recsys.errors import SettingsError, StoreError
 from recsys.stores.base import Changes, Event, Forgotten, StoredEvents, StoredItem, Verdict, identified
 from recsys.stores.engines import SQLITE, Engines, enable_wal, make_engines, store_url
-from recsys.stores.migrate import upgrade
+from recsys.stores.migrate import upgrade, version_of
 from recsys.stores.schema import COUNTER, EVENTS, FORGOTTEN, ITEMS
 from recsys.stores.settings import StoreSettings
 
@@ -94,12 +95,14 @@ class SqlEventStore:
         self._has_tables = False
 
     @classmethod
-    def open(cls, url: str, settings: StoreSettings | None = None) -> Self:
-        """The store at `url`, with its tables made where they are missing. SettingsError for what is no URL of a store,
-        StoreError where it can't be reached or made.
+    def open(cls, url: str, settings: StoreSettings | None = None, *, create: bool = True) -> Self:
+        """The store at `url`, made where there is none and `create` is true. SettingsError for what is no URL of a
+        store, or of none that may be opened; StoreError where it can't be reached or made.
         """
         store = cls(url, settings)
         try:
+            if not create:
+                store._check_exists()
             store.prepare()
         except BaseException:
             store.close()
@@ -118,6 +121,20 @@ class SqlEventStore:
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
                 upgrade(connection)
         self._has_tables = True
+
+    def _check_exists(self) -> None:
+        """SettingsError where nobody has made a store yet."""
+        if self._is_sqlite and not Path(self._url.database or "").is_file():
+            raise self._absent("there is no such file")
+        with self._failures(), self._engines.reader.connect() as connection:
+            if version_of(connection) is None:
+                raise self._absent("the database has no store in it")
+
+    def _absent(self, why: str) -> SettingsError:
+        return SettingsError(
+            f"store {self.name}: {why}; correct --store (or RECSYS_STORE). `recsys serve` and `recsys events import`"
+            " make a store; where nothing is stored yet, train and batch take --store none"
+        )
 
     @property
     def name(self) -> str:

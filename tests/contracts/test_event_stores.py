@@ -293,6 +293,15 @@ class TestOpening:
         assert len(opened().history("u")) == 2
         assert len(store.history("u")) == 2, "a closed store opens connections anew"
 
+    def test_who_only_reads_opens_what_is_there_and_makes_nothing(self, url: str, opened: Open) -> None:
+        for _ in range(2):
+            with pytest.raises(SettingsError, match="correct --store"):
+                SqlEventStore.open(url, create=False)
+        opened().append(events(2))
+        reading = SqlEventStore.open(url, create=False)
+        assert reading.head() == 2
+        reading.close()
+
     def test_many_processes_may_open_an_empty_database_at_once(self, url: str) -> None:
         program = "import sys; from recsys.stores.sql import SqlEventStore as S; S.open(sys.argv[1]).close()"
         command = [sys.executable, "-W", "error", "-c", program, url]
@@ -390,6 +399,12 @@ class TestUrls:
     def test_what_is_no_store_is_refused_with_the_forms_allowed(self, url: str) -> None:
         with pytest.raises(SettingsError, match="sqlite:///PATH"):
             SqlEventStore.open(url)
+
+    def test_a_file_without_a_store_is_refused_by_who_only_reads(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.sqlite").touch()
+        with pytest.raises(SettingsError, match=r"empty\.sqlite: the database has no store in it"):
+            SqlEventStore.open(str(tmp_path / "empty.sqlite"), create=False)
+        assert (tmp_path / "empty.sqlite").stat().st_size == 0
 
     def test_a_folder_that_does_not_exist_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="nowhere"):
