@@ -86,7 +86,11 @@ def _component(component: Any, scale: Scale) -> Any:
             changed[field.name] = _matrix(value, scale)
     changed |= _lists(component, changed, scale)
     if hasattr(component, "index"):
-        changed["index"] = build_index(next(changed[name] for name in _VECTORS if name in changed), 0)
+        vectors = next(changed[name] for name in _VECTORS if name in changed)
+        if hasattr(component, "indexed"):
+            changed["indexed"] = changed["new_rows"]
+            vectors = vectors[changed["new_rows"]]
+        changed["index"] = build_index(vectors, 0)
     return dataclasses.replace(component, **changed)
 
 
