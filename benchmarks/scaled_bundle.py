@@ -42,6 +42,8 @@ class Scale:
     num_items: int
     copies: int
     rng: np.random.Generator
+    made: dict[int, npt.NDArray[Any]] = dataclasses.field(default_factory=dict)
+    """What became of vectors, by the id of what they were: components that share them go on sharing them."""
 
     def rows(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """(copies * n, ...): an array by item, once for each copy."""
@@ -96,9 +98,15 @@ def _component(component: Any, scale: Scale) -> Any:
 
 def _array(name: str, values: npt.NDArray[Any], scale: Scale) -> npt.NDArray[Any]:
     """Vectors get noise, but for those of the first copy; counts and times are taken over."""
-    out = scale.rows(values)
     if name not in _VECTORS or not values.shape[1]:
-        return out
+        return scale.rows(values)
+    if id(values) not in scale.made:
+        scale.made[id(values)] = _moved(values, scale)
+    return scale.made[id(values)]
+
+
+def _moved(values: npt.NDArray[Any], scale: Scale) -> npt.NDArray[Any]:
+    out = scale.rows(values)
     for start in range(scale.num_items, len(out), scale.num_items):  # a copy at a time: a million rows take gigabytes
         part = out[start : start + scale.num_items]
         lengths = np.linalg.norm(part, axis=1, keepdims=True)

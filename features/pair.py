@@ -14,13 +14,14 @@ import pandas as pd
 import scipy.sparse as sp
 
 from features.attributes import own_values
+from features.compiled import compiled, fixed
 from features.grid import on_grid
 from features.histories import Histories
 from features.item import Columns, ItemFeatures
 from features.row_changes import RowChanges
-from features.runs import Pairs, flat_rows
+from features.runs import Pairs
 from features.settings import Settings
-from features.tables import BRAND, CATEGORY, Catalogue
+from features.tables import BRAND, CATEGORY, Catalogue, IntArray
 from features.user import mean_numbers
 
 
@@ -87,7 +88,7 @@ class PairFeatures:
             rows = touches.item_rows[recent][touches.weights[recent] > 0]
             if not len(rows):
                 continue
-            cosines = self.embeddings[pairs.item_rows[span]] @ on_grid(self.embeddings[rows], items=False).T
+            cosines = pairs.taken(self.embeddings, span) @ on_grid(self.embeddings[rows], items=False).T
             newest = touches.moments_ago[recent][touches.weights[recent] > 0] == 0
             best[span], mean[span] = cosines.max(axis=1), cosines.astype(np.float64).sum(axis=1) / len(rows)
             if newest.any():
@@ -101,19 +102,37 @@ class PairFeatures:
         out: Columns = {}
         if not self.attribute_names:
             return out
-        flat, segment = flat_rows(self.attribute_values, pairs.item_rows)
-        columns, data = self.attribute_values.indices[flat], self.attribute_values.data[flat]
-        num_attributes = len(self.attribute_names)
-        key = segment * num_attributes + self.value_attribute[columns]
-        queries = pairs.query_rows[segment]
+        own = self.attribute_values
+        matrix = fixed(own.indptr), fixed(own.indices), fixed(own.data)
+        wanted = fixed(pairs.item_rows), fixed(pairs.query_rows)
         for view, half_life in (("", self.affinity_half_life), (":last", 0.0)):
             weights = histories.weighted(half_life, self.history_limit)
-            profile = weights.sums(self.attribute_values) / np.maximum(weights.totals, 1e-9)[:, None]
-            products = profile[queries, columns] * data
-            sums = np.bincount(key, products, len(pairs) * num_attributes).reshape(-1, num_attributes)
-            for k, name in enumerate(self.attribute_names):
-                out[f"pair:share:{name}{view}"] = sums[:, k].astype(np.float32)
+            profile = weights.sums(own) / np.maximum(weights.totals, 1e-9)[:, None]
+            shares = _shares(*matrix, fixed(self.value_attribute), len(self.attribute_names), *wanted, fixed(profile))
+            out |= {f"pair:share:{name}{view}": row for name, row in zip(self.attribute_names, shares, strict=True)}
         return out
+
+
+@compiled
+def _shares(
+    indptr: IntArray,
+    indices: IntArray,
+    data: npt.NDArray[np.float32],
+    value_attribute: npt.NDArray[np.int64],
+    num_attributes: int,
+    item_rows: npt.NDArray[np.int64],
+    query_rows: npt.NDArray[np.int64],
+    profiles: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float32]:
+    """(num_attributes, n_pairs): the products of each item's values (CSR) and its history's (n, num_values), summed by
+    attribute.
+    """
+    sums = np.zeros((num_attributes, len(item_rows)), np.float64)
+    for pair in range(len(item_rows)):
+        for entry in range(indptr[item_rows[pair]], indptr[item_rows[pair] + 1]):
+            value = indices[entry]
+            sums[value_attribute[value], pair] += profiles[query_rows[pair], value] * data[entry]
+    return sums.astype(np.float32)
 
 
 @dataclass(frozen=True)

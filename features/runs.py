@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from features.tables import IntArray
+
+S = TypeVar("S", bound=np.generic)
+_FEW_PAIRS = 4096
+"""Those of one request, or of a few: for 384 numbers each at most six megabytes."""
 
 
 def run_starts(rows: IntArray) -> npt.NDArray[np.int64]:
@@ -65,6 +70,23 @@ class Pairs:
     def lengths(self) -> npt.NDArray[np.int64]:
         """How many pairs each of those histories has."""
         return np.diff(np.append(self.starts, len(self)))
+
+    def taken(self, array: npt.NDArray[S], span: slice) -> npt.NDArray[S]:
+        """The rows of `array` (n_items, ...) of one of the `runs`. Of few pairs they are kept: several components ask
+        for the same embeddings, and what lies about in a large array takes longer to fetch than to multiply.
+        """
+        if len(self) > _FEW_PAIRS:
+            return array[self.item_rows[span]]
+        key = id(array), span.start
+        if key not in self._taken:
+            self._taken[key] = array, array[self.item_rows[span]]
+        rows: npt.NDArray[S] = self._taken[key][1]
+        return rows
+
+    @cached_property
+    def _taken(self) -> dict[tuple[int, int], tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """With the arrays themselves, so that no other one gets the id."""
+        return {}
 
     @cached_property
     def runs(self) -> list[tuple[int, slice]]:

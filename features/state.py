@@ -16,6 +16,8 @@ import scipy.sparse as sp
 
 T = TypeVar("T")
 _CSR_PARTS = ("data", "indices", "indptr")
+KnownArrays = dict[tuple[int, int], np.ndarray[Any, Any]]
+"""Arrays by device and number of their files."""
 
 
 def save_state(component: Any, folder: Path) -> None:
@@ -37,27 +39,34 @@ def save_state(component: Any, folder: Path) -> None:
     (folder / "state.json").write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def load_state(kind: type[T], folder: Path) -> T:
-    """Read what `save_state` wrote as an instance of `kind`; arrays stay on disk until they are touched."""
+def load_state(kind: type[T], folder: Path, known: KnownArrays | None = None) -> T:
+    """Read what `save_state` wrote as an instance of `kind`; arrays stay on disk until they are touched. `known`,
+    handed on from component to component, makes one array of what is one file, so that its rows are fetched once.
+    """
+    known = {} if known is None else known
     values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     loaded: dict[str, Any] = {}
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         value = values.get(field.name)
         if dataclasses.is_dataclass(hints[field.name]):
-            loaded[field.name] = load_state(hints[field.name], folder / field.name)
+            loaded[field.name] = load_state(hints[field.name], folder / field.name, known)
         elif isinstance(value, dict) and "csr_shape" in value:
-            parts = tuple(_read_array(folder / f"{field.name}.{part}.npy") for part in _CSR_PARTS)
+            parts = tuple(_read_array(folder / f"{field.name}.{part}.npy", known) for part in _CSR_PARTS)
             loaded[field.name] = sp.csr_matrix(parts, shape=tuple(value["csr_shape"]), copy=False)
         elif field.name in values:
             loaded[field.name] = tuple(value) if isinstance(value, list) else value
         elif field.default_factory is not dataclasses.MISSING and not (folder / f"{field.name}.npy").exists():
             continue  # written before the field was there
         else:
-            loaded[field.name] = _read_array(folder / f"{field.name}.npy")
+            loaded[field.name] = _read_array(folder / f"{field.name}.npy", known)
     return kind(**loaded)
 
 
-def _read_array(path: Path) -> np.ndarray[Any, Any]:
+def _read_array(path: Path, known: KnownArrays) -> np.ndarray[Any, Any]:
     """A plain array over the mapped file: `np.memmap` itself makes every slice several times slower."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    status = path.stat()
+    file = status.st_dev, status.st_ino
+    if file not in known:
+        known[file] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    return known[file]

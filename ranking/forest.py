@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import lightgbm
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from features.compiled import compiled, fixed
 
 MAX_LEAVES = 64
 _ROWS = 64
@@ -76,7 +77,7 @@ class Forest:
         """The sums of the leaves that the rows of `values` (n, n_features) fall into, (n,), added tree by tree. Only
         for values nearer to 0 than 1e-35, which LightGBM takes for 0, may its own differ.
         """
-        rows = np.ascontiguousarray(values, np.float32)  # another layout would be compiled for, amid a request
+        rows = fixed(values.astype(np.float32, copy=False))
         return np.asarray(
             _sums(
                 rows, self.features, self.starts, self.thresholds, self.unknown_left, self.trees, self.left_of,
@@ -114,7 +115,7 @@ def _as_float32(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return np.where(near > thresholds, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float32)
 
 
-@numba.njit(nogil=True)
+@compiled
 def _sums(
     rows: npt.NDArray[np.float32],
     features: npt.NDArray[np.int64],
@@ -146,7 +147,7 @@ def _sums(
     return sums
 
 
-@numba.njit(nogil=True)
+@compiled
 def _rule_out(
     x: npt.NDArray[np.float32],
     thresholds: npt.NDArray[np.float32],

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from features.builder import FeatureBuilder
 from features.reading import write_rejected
-from features.state import load_state, save_state
+from features.state import KnownArrays, load_state, save_state
 from features.tables import ITEM_ID, USER_ID, Catalogue, IdIndex, Rejected
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
@@ -133,13 +133,14 @@ def _write_parts(model: FittedModel, folder: Path) -> None:
 
 def _read_parts(folder: Path, manifest: Mapping[str, Any]) -> FittedModel:
     users = pq.read_table(folder / _USERS).column(USER_ID).to_pylist()
+    known: KnownArrays = {}
     return FittedModel(
         catalogue=_read_items(folder / _ITEMS, manifest["catalogue"]),
         users=IdIndex(users),
-        histories=load_state(StoredHistories, folder / _HISTORIES),
-        sources=tuple(load_state(SOURCES[name], folder / _SOURCES / name) for name in manifest["sources"]),
-        fallback=load_state(PopularitySource, folder / _FALLBACK),
-        features=load_state(FeatureBuilder, folder / _FEATURES),
+        histories=load_state(StoredHistories, folder / _HISTORIES, known),
+        sources=tuple(load_state(SOURCES[name], folder / _SOURCES / name, known) for name in manifest["sources"]),
+        fallback=load_state(PopularitySource, folder / _FALLBACK, known),
+        features=load_state(FeatureBuilder, folder / _FEATURES, known),
         ranker=RANKERS[manifest["ranker"]](folder / _RANKER),
         settings=_read_settings(manifest["settings"]),
         trained_until=manifest["data"]["trained_until"],

@@ -19,7 +19,7 @@ from recsys.lexical import LexicalIndex
 from recsys.personal import personalised
 from recsys.recommender import Recommender
 from recsys.requests import Recommendation, Request
-from recsys.retrieval.scores import best_columns
+from recsys.retrieval.best import best_of
 
 DEPTH = 200
 """Items that words and meaning each may find, and at most as many as are put into the user's order."""
@@ -122,4 +122,4 @@ class Search:
 
 def _best(values: npt.NDArray[np.floating], shown: BoolArray) -> Ints:
     rows = np.flatnonzero(shown)
-    return best_columns(values[rows].astype(np.float32), rows, DEPTH)
+    return best_of(values[rows].astype(np.float32), rows, DEPTH, -np.inf)

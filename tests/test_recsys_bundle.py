@@ -464,3 +464,10 @@ class TestVersions:
         assert found["data.fingerprint"] == ("f" * 64, "e" * 64)
         assert found["report.ranker_reason"] == ("made by hand", None)
         assert "settings.threads" not in found
+
+
+def test_what_components_share_is_one_array_in_a_loaded_bundle(saved: Path) -> None:
+    model = load_bundle(saved)
+    by_name = {source.name: source for source in model.sources}
+    assert by_name["text_profile"].embeddings.shape[1]
+    assert by_name["text_profile"].embeddings is model.features.pairs.embeddings

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 
+from features.compiled import compiled, fixed
 from features.histories import Histories
 from features.item_sets import ItemSets
 from features.runs import Pairs
 from features.tables import BoolArray, IntArray
+from recsys.retrieval.best import best_of
 from recsys.retrieval.nearest import FEW_ALLOWED, NearestOf
-from recsys.retrieval.scores import F32, InnerProductScores, SparseScores, Top, best_columns
+from recsys.retrieval.scores import F32, InnerProductScores, SparseScores, Top
 
 _BY_ATTRIBUTES = 4
 """Items that match best by attributes alone and are looked at beside those near by text, as a multiple of what is
@@ -68,15 +69,12 @@ class ContentScores:
         attributes.
         """
         own = self.own.rows
-        shown = None if allowed is None else allowed[own]
-        if shown is not None and np.count_nonzero(shown) <= FEW_ALLOWED:
-            return own[shown]
+        if allowed is not None and np.count_nonzero(allowed[own]) <= FEW_ALLOWED:
+            return own[allowed[own]]
         found: list[IntArray] = [nearest.propose(self.text.queries[row], n, allowed)]
         if self.weight and self.profiles[row].any():
             affinities = self._affinities(row, self.own.attributes, np.arange(len(own)))
-            if shown is not None:
-                affinities[~shown] = 0
-            found.append(own[best_columns(affinities, None, n * _BY_ATTRIBUTES)])
+            found.append(best_of(affinities, own, n * _BY_ATTRIBUTES, 0.0, allowed=allowed))
         return np.intersect1d(np.concatenate(found), own)
 
     def at(self, pairs: Pairs) -> F32:
@@ -88,10 +86,13 @@ class ContentScores:
 
     def _affinities(self, row: int, of: sp.csr_matrix, rows: IntArray) -> F32:
         """`weight` times the cosine of a history's attributes and each of some rows of attributes."""
-        return _products(of.indptr, of.indices, of.data, rows, self.profiles[row]) * np.float32(self.weight)
+        products = _products(
+            fixed(of.indptr), fixed(of.indices), fixed(of.data), fixed(rows), fixed(self.profiles[row])
+        )
+        return products * np.float32(self.weight)
 
 
-@numba.njit(nogil=True)
+@compiled
 def _products(indptr: IntArray, indices: IntArray, data: F32, rows: IntArray, vector: F32) -> F32:
     """Some rows of a CSR matrix times `vector`, each summed in its own order. Its own loop: taking the rows out of the
     matrix first takes four times as long.

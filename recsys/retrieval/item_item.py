@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from features.compiled import compiled
 from features.histories import Histories, HistoryWeights
 from features.row_changes import RowChanges
-from features.runs import flat_rows
+from features.runs import ends, flat_rows
 from features.tables import FloatArray, IntArray
 from recsys.retrieval.scores import F32, Scores, SparseScores
 
@@ -44,11 +44,10 @@ class ItemItemSource:
         views = {"": self.half_life, "all": None, "last": 0.0}
         asked = [histories.weighted(half_life, self.history_limit) for half_life in views.values()]
         found = [self._speak(asked, row) for row in range(len(histories))]
-        columns = [known for known, _ in found]
-        return {
-            view: SparseScores.of([sums[k] for _, sums in found], columns, self.weights.shape[1])
-            for k, view in enumerate(views)
-        }
+        columns = np.concatenate([np.empty(0, np.int64), *(known for known, _ in found)])
+        sums = np.concatenate([np.empty((len(views), 0), np.float32), *(own for _, own in found)], axis=1)
+        indptr = ends(np.array([len(known) for known, _ in found], np.int64))
+        return {view: SparseScores(sums[k], columns, indptr, self.weights.shape[1]) for k, view in enumerate(views)}
 
     def _speak(self, asked: Sequence[HistoryWeights], query_row: int) -> tuple[IntArray, F32]:
         """The items that a history speaks for, ascending, and for each way in which it is `asked` (the undecayed way,
@@ -70,7 +69,7 @@ class ItemItemSource:
         return self.weights.indices[flat], self.weights.data[flat], place
 
 
-@numba.njit(nogil=True)
+@compiled
 def _sums(order: npt.NDArray[np.int64], data: F32, place: IntArray, weights: F32) -> tuple[IntArray, F32]:
     """The columns of entries, each once, and for each row of `weights` (n_ways, n_rows) the sum over a column's entries
     of `data` times the weight of its `place`. `order` are the entries' columns, ascending, with their positions in the

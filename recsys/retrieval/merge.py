@@ -9,7 +9,7 @@ import numpy as np
 
 from features.histories import Histories
 from features.item_sets import ItemSets
-from features.runs import Pairs, rank_in_run
+from features.runs import Pairs, rank_in_run, run_starts
 from features.tables import BoolArray
 from recsys.retrieval.base import CandidateSource
 from recsys.retrieval.scores import F32
@@ -43,7 +43,8 @@ def merge(
     answers = [source.scores(histories) for source in sources]
     tops = [answer[""].top(per_source, blocked, allowed) for answer in answers]
     keys = [t.query_rows * histories.num_items + t.item_rows for t in tops]
-    union = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
+    union = np.sort(np.concatenate([np.empty(0, np.int64), *keys]))
+    union = union[run_starts(union)]
     pairs = Pairs(*np.divmod(union, max(histories.num_items, 1)))
     columns: dict[str, F32] = {}
     for source, answer, top, key in zip(sources, answers, tops, keys, strict=True):

@@ -15,9 +15,11 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from features.compiled import compiled, fixed
 from features.item_sets import ItemSets
 from features.runs import Pairs, ends
 from features.tables import BoolArray, IntArray
+from recsys.retrieval.best import best_of
 from recsys.retrieval.nearest import FEW_ALLOWED, Nearest
 
 F32 = npt.NDArray[np.float32]
@@ -70,23 +72,17 @@ class SparseScores:
         queries, items = [], []
         for row in range(len(self.indptr) - 1):
             columns, values = self._row(row)
-            keep = values > 0
-            if allowed is not None:
-                keep &= allowed[columns]
-            places, known = _places_in(columns, blocked.row(row))
-            keep[places[known]] = False
-            best = best_columns(values[keep], columns[keep], n)
+            best = best_of(values, columns, n, 0.0, blocked.row(row), allowed)
             items.append(best)
             queries.append(np.full(len(best), row))
         return Top(_joined(queries), _joined(items))
 
     def at(self, pairs: Pairs) -> F32:
         """See `Scores.at`."""
-        out = np.zeros(len(pairs), np.float32)
+        out = np.empty(len(pairs), np.float32)
         for row, span in pairs.runs:
             columns, values = self._row(row)
-            places, known = _places_in(columns, pairs.item_rows[span])
-            out[span][known] = values[places[known]]
+            out[span] = _looked_up(fixed(columns), fixed(values), fixed(pairs.item_rows[span]))
         return out
 
     def _row(self, row: int) -> tuple[IntArray, F32]:
@@ -119,21 +115,14 @@ class InnerProductScores:
             return self._nearest_top(self.nearest, n, blocked, allowed)
         num_items = len(self.items)
         rows = np.arange(num_items) if self.own_rows is None else self.own_rows
-        place = None if self.own_rows is None else _places(self.own_rows, num_items)
         asked = np.flatnonzero(self.queries.any(axis=1))
         scored = self.queries[asked] @ (self.items if self.own_items is None else self.own_items).T
         queries, items = [], []
-        hidden_to_all = np.empty(0, np.int64) if allowed is None else np.flatnonzero(~allowed[rows])
         keep = self.own_rows is None and len(asked) * num_items <= MAX_KEPT
         for row, values in zip(asked.tolist(), scored, strict=True):
             if keep:
-                self._products[row] = values.copy()
-            seen = blocked.row(row)
-            hidden = seen if place is None else place[seen]
-            values[hidden[hidden >= 0]] = -np.inf
-            values[hidden_to_all] = -np.inf
-            best = best_columns(values, None, n)
-            best = rows[best[values[best] > -np.inf]]
+                self._products[row] = values
+            best = best_of(values, rows, n, -np.inf, blocked.row(row), allowed)
             items.append(best)
             queries.append(np.full(len(best), row))
         return Top(_joined(queries), _joined(items))
@@ -151,8 +140,7 @@ class InnerProductScores:
                 later = later if allowed is None else later[allowed[later]]
                 proposed = index.propose(query, n + len(blocked.row(row)), allowed)
                 rows = np.union1d(proposed, later) if len(later) else proposed
-            rows = rows[~blocked.holds(row, rows)]
-            best = best_columns(self.items[rows] @ query, rows, n)
+            best = best_of(self.items[rows] @ query, rows, n, -np.inf, blocked.row(row))
             items.append(best)
             queries.append(np.full(len(best), row))
         return Top(_joined(queries), _joined(items))
@@ -161,9 +149,11 @@ class InnerProductScores:
         """See `Scores.at`."""
         out = np.empty(len(pairs), np.float32)
         for row, span in pairs.runs:
-            rows = pairs.item_rows[span]
             known = self._products.get(row)
-            out[span] = (self.items[rows] @ self.queries[row] if known is None else known[rows]) * self.scale[row]
+            products = (
+                pairs.taken(self.items, span) @ self.queries[row] if known is None else known[pairs.item_rows[span]]
+            )
+            out[span] = products * self.scale[row]
         return out
 
 
@@ -198,31 +188,15 @@ class SharedScores:
         return np.asarray(self.values[pairs.item_rows], np.float32)
 
 
-def _places(rows: IntArray, num_items: int) -> npt.NDArray[np.int64]:
-    """(num_items,) the position of each item in `rows`, -1 where it is not there."""
-    places = np.full(num_items, -1, np.int64)
-    places[rows] = np.arange(len(rows))
-    return places
-
-
-def _places_in(columns: IntArray, wanted: IntArray) -> tuple[npt.NDArray[np.int64], BoolArray]:
-    """Where each of `wanted` is in `columns` (ascending), and whether it is there at all."""
-    if not len(columns):
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
-    places = np.minimum(np.searchsorted(columns, wanted), len(columns) - 1)
-    return places, np.asarray(columns[places] == wanted)
-
-
-def best_columns(values: F32, columns: IntArray | None, n: int) -> npt.NDArray[np.int64]:
-    """The columns of the n largest values, best first, ties by column, at the cut too."""
-    names = np.arange(len(values)) if columns is None else columns
-    if len(values) > n:
-        last = np.partition(values, len(values) - n)[len(values) - n]
-        above, level = np.flatnonzero(values > last), np.flatnonzero(values == last)
-        level = level[np.argsort(names[level], kind="stable")][: n - len(above)]
-        part = np.concatenate([above, level])
-        values, names = values[part], names[part]
-    return np.asarray(names[np.lexsort((names, -values))], np.int64)
+@compiled
+def _looked_up(columns: IntArray, values: F32, wanted: IntArray) -> F32:
+    """The values of the `wanted` columns, 0 for those that are not among `columns` (ascending)."""
+    out = np.zeros(len(wanted), np.float32)
+    places = np.searchsorted(columns, wanted)
+    for k in range(len(wanted)):
+        if places[k] < len(columns) and columns[places[k]] == wanted[k]:
+            out[k] = values[places[k]]
+    return out
 
 
 def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

@@ -13,8 +13,8 @@ import torch
 
 from recsys.metrics import mean, ndcg_at_k
 from recsys.retrieval.base import FitData
+from recsys.retrieval.best import best_of
 from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
-from recsys.retrieval.scores import best_columns
 from recsys.retrieval.sequence_network import Network, sampled_loss
 from recsys.retrieval.sequence_settings import SequenceSettings
 from recsys.retrieval.sequences import Batch, Sequences, batches
@@ -151,6 +151,6 @@ def _ndcg_of(network: Network, vectors: torch.Tensor, known: I64, asked: Sequenc
     state = states[torch.from_numpy(moments == moments[-1])].mean(0)
     scores = (vectors @ state).numpy()
     scores[np.isin(known, asked.item_rows)] = -np.inf
-    best = best_columns(scores, None, 10)
+    best = best_of(scores, np.arange(len(scores)), 10, -np.inf)
     hits = np.isin(known[best], answers)[None]
     return float(ndcg_at_k(hits, np.array([len(answers)]), 10)[0])
