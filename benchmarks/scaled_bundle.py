@@ -90,9 +90,10 @@ def _component(component: Any, scale: Scale) -> Any:
     if hasattr(component, "index"):
         vectors = next(changed[name] for name in _VECTORS if name in changed)
         if hasattr(component, "indexed"):
-            changed["indexed"] = changed["new_rows"]
-            vectors = vectors[changed["new_rows"]]
-        changed["index"] = build_index(vectors, 0)
+            rows = changed["indexed"] = changed["new_rows"]
+            changed["index"] = build_index(vectors[rows], 0)
+        else:
+            changed["index"] = build_index(vectors, 0)
     return dataclasses.replace(component, **changed)
 
 
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of model versions that gets the large one")
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--per-source", type=int, default=50, help="candidates of each source (200-300 in all)")
+    parser.add_argument("--per-source", type=int, default=40, help="candidates of each source (200-300 in all)")
     arguments = parser.parse_args()
     try:
         model = scaled(load_bundle(arguments.bundle), arguments.items, arguments.events, arguments.per_source)

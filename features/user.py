@@ -78,11 +78,10 @@ def _novelty(histories: Histories, items: ItemFeatures) -> Columns:
     """How much of the history is items that were untouched when the statistics were made: who takes one takes another.
     In the newest moment, and lately.
     """
-    untouched = items.untouched.astype(np.float32)
     out = {}
     for name, half_life in (("user:new_last", 0.0), ("user:new_recent", _RECENT)):
         weights = histories.weighted(half_life, _LIMIT)
-        sums = np.bincount(weights.query_rows, weights.data * untouched[weights.indices], len(histories))
+        sums = np.bincount(weights.query_rows, weights.data * items.untouched[weights.indices], len(histories))
         share = sums / np.maximum(weights.totals, 1e-9)
         out[name] = np.where(weights.totals > 0, share, np.nan).astype(np.float32)
     return out

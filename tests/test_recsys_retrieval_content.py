@@ -16,13 +16,13 @@ from recsys.retrieval import content, nearest
 from recsys.retrieval.nearest import build_index
 from recsys.retrieval.new_items import NewItemsSource
 
-N, SIZE, VALUES, TOP, QUERIES = 4000, 24, 40, 20, 25
+N, SIZE, VALUES, TOP, QUERIES, FEW = 4000, 24, 40, 20, 25, 100
 Ints = npt.NDArray[np.int64]
 
 
 @pytest.fixture(autouse=True)
 def _few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nearest, "EXACT_ITEMS", 100)
+    monkeypatch.setattr(nearest, "EXACT_ITEMS", FEW)
     monkeypatch.setattr(nearest, "_PROBED", 24)
     monkeypatch.setattr(content, "FEW_ALLOWED", 50)
 

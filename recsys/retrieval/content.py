@@ -75,7 +75,8 @@ class ContentScores:
         if self.weight and self.profiles[row].any():
             affinities = self._affinities(row, self.own.attributes, np.arange(len(own)))
             found.append(best_of(affinities, own, n * _BY_ATTRIBUTES, 0.0, allowed=allowed))
-        return np.intersect1d(np.concatenate(found), own)
+        rows = np.unique(np.concatenate(found))
+        return np.asarray(rows[own[np.minimum(np.searchsorted(own, rows), len(own) - 1)] == rows])
 
     def at(self, pairs: Pairs) -> F32:
         """See `Scores.at`."""

@@ -35,7 +35,7 @@ _LONG = 128
 """Numbers from which on two share a code of 4 bits: looking into the lists of 100,000 texts takes a quarter of the time
 so, and a quarter of the memory. Of 64 ALS factors such codes would find 69 % of the 50 nearest instead of 99.
 """
-_PROPOSED_BY_CODES = 4
+_PROPOSED_BY_CODES = 3
 """What product codes propose, as a multiple of what is wanted: their own order is rough."""
 _POINTS_PER_LIST = 40
 _ITERATIONS = 8
@@ -43,7 +43,7 @@ _BLOCK = 16_384
 
 
 def build_index(vectors: F32, seed: int) -> Bytes:
-    """The index of `vectors` (n_items, size) float32 of norm <= 1 as bytes, `NO_INDEX` for few items.
+    """The index of `vectors` (n_items, size) float32 of norm <= 1 as bytes, `NO_INDEX` for up to `EXACT_ITEMS`.
 
     Bytes are what a bundle holds; `Nearest` reads them in place, so that workers share the pages of one file.
     """
