@@ -23,10 +23,11 @@ import pandas as pd
 import scipy.sparse as sp
 
 from features.attributes import own_values
+from features.blended_encoder import load_encoder
 from features.grid import on_grid
 from features.runs import ends
 from features.tables import BRAND, CATEGORY, ITEM_ID, TITLE, Catalogue, IdIndex
-from recsys.bundle import load_bundle, save_bundle
+from recsys.bundle import ENCODER, load_bundle, save_bundle, version_folder
 from recsys.errors import ShelftalkError
 from recsys.model import FittedModel, StoredHistories
 from recsys.retrieval.nearest import build_index
@@ -55,6 +56,12 @@ class Scale:
         """What to add to the rows of items near those of the copies `own`."""
         other = self.rng.random(len(own)) < ELSEWHERE
         return np.where(other, self.rng.integers(0, self.copies, len(own)), own) * self.num_items
+
+
+def trained(root: Path) -> FittedModel:
+    """The promoted model, and the encoder of new items' texts, which `load_bundle` leaves out."""
+    model, folder = load_bundle(root), version_folder(root) / ENCODER
+    return dataclasses.replace(model, encoder=load_encoder(folder)) if folder.is_dir() else model
 
 
 def scaled(model: FittedModel, num_items: int, num_events: int, per_source: int) -> FittedModel:
@@ -183,7 +190,7 @@ def main() -> None:
     parser.add_argument("--per-source", type=int, default=50, help="candidates of each source (200-300 in all)")
     arguments = parser.parse_args()
     try:
-        model = scaled(load_bundle(arguments.bundle), arguments.items, arguments.events, arguments.per_source)
+        model = scaled(trained(arguments.bundle), arguments.items, arguments.events, arguments.per_source)
         version = save_bundle(model, arguments.out)
     except ShelftalkError as error:
         sys.exit(f"scaled_bundle: {error}")

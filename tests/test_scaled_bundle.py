@@ -18,7 +18,7 @@ from recsys.requests import Request
 from recsys.search import Search
 from recsys.settings import settings_from
 from recsys.similar import Similar
-from scaled_bundle import scaled
+from scaled_bundle import scaled, trained
 from tiny_bert import write_tiny_bert
 
 COPIES = 3
@@ -41,10 +41,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder = write_tiny_bert(folder / "encoder", ["rocket", "space", "garden", "book"])
     text = {"model": str(encoder), "cache": "off", "max_tokens": 24}
     settings = settings_from(world.TINY | {"encoder": text, "finetune": {"enabled": False}})
-    model = train(Dataset.load(folder / "data"), settings)
+    save_bundle(train(Dataset.load(folder / "data"), settings), folder / "bundles")
+    model = trained(folder / "bundles")
     num_items = COPIES * len(model.catalogue)
-    save_bundle(scaled(model, num_items, 2 * len(model.histories.item_rows), 15), folder / "bundles")
-    return folder / "bundles"
+    save_bundle(scaled(model, num_items, 2 * len(model.histories.item_rows), 15), folder / "large")
+    return folder / "large"
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def model(bundle: Path) -> FittedModel:
 
 
 def test_every_copy_has_the_attributes_of_its_item_and_no_copy_shares_what_one_item_has(model: FittedModel) -> None:
-    items, pairs = model.catalogue.items, model.features.pairs
-    shared, rare = (pairs.attribute_values[items.rows(names)].toarray() for names in (copies("garden-05"), copies(RARE)))
+    items, values = model.catalogue.items, model.features.pairs.attribute_values
+    shared, rare = (values[items.rows(copies(item_id))].toarray() for item_id in ("garden-05", RARE))
     assert (shared == shared[0]).all()
     assert (rare == rare[0]).all()
     frame = model.catalogue.frame.iloc[items.rows(copies(RARE))]
