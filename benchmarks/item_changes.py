@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from event_throughput import ask, quantiles, service
 from recsys import ShelftalkError, load_recommender
@@ -45,23 +46,25 @@ def fill(store: str, num_events: int, items: Sequence[str], rng: random.Random) 
         opened.close()
 
 
-def put(connection: http.client.HTTPConnection, item_id: str, title: str) -> float:
+def put(port: int, item_id: str, title: str) -> float:
     """Seconds of one call."""
     document = {"title": title, "description": "a ship, a storm, and a choice of words", "category": "Games"}
-    started = time.perf_counter()
-    ask(connection, "PUT", f"/items/{item_id}", document)
-    return time.perf_counter() - started
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        started = time.perf_counter()
+        ask(connection, "PUT", f"/items/{quote(item_id)}", document)
+        return time.perf_counter() - started
 
 
-def wait_for(connection: http.client.HTTPConnection, item_id: str) -> None:
+def wait_for(port: int, item_id: str) -> None:
     """Ask until the item is known."""
-    while True:
-        connection.request("GET", f"/similar?item={item_id}&n=1")
-        answer = connection.getresponse()
-        answer.read()
-        if answer.status == 200:
-            return
-        time.sleep(0.005)
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        while True:
+            connection.request("GET", f"/similar?item={item_id}&n=1")
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status == 200:
+                return
+            time.sleep(0.005)
 
 
 def measure(bundle: Path, num_events: int, num_puts: int) -> dict[str, Any]:
@@ -74,18 +77,17 @@ def measure(bundle: Path, num_events: int, num_puts: int) -> dict[str, Any]:
         fill(store, num_events, items, rng)
         with service(bundle, store, 1) as port, service(bundle, store, 1) as other:
             for one in (port, other):  # a follower begins with the first request
-                ask(http.client.HTTPConnection("127.0.0.1", one, timeout=60), "GET", "/recommend?user=somebody&n=1")
+                with closing(http.client.HTTPConnection("127.0.0.1", one, timeout=60)) as connection:
+                    ask(connection, "GET", "/recommend?user=somebody&n=1")
             time.sleep(SETTLE_SECONDS)
-            connections = [http.client.HTTPConnection("127.0.0.1", one, timeout=60) for one in (port, other)]
-            with closing(connections[0]) as own, closing(connections[1]) as watched:
-                for number in range(num_puts):
-                    started = time.perf_counter()
-                    new.append(put(own, f"new-{number}", f"The storm {number}"))
-                    wait_for(watched, f"new-{number}")
-                    followed.append(time.perf_counter() - started)
-                    time.sleep(0.5)
-                    changed.append(put(own, rng.choice(items), f"The changed storm {number}"))
-                    time.sleep(0.5)
+            for number in range(num_puts):
+                started = time.perf_counter()
+                new.append(put(port, f"new-{number}", f"The storm {number}"))
+                wait_for(other, f"new-{number}")
+                followed.append(time.perf_counter() - started)
+                time.sleep(0.5)
+                changed.append(put(port, rng.choice(items), f"The changed storm {number}"))
+                time.sleep(0.5)
     return {"new_ms": quantiles(new), "changed_ms": quantiles(changed), "followed_ms": quantiles(followed)}
 
 

@@ -145,7 +145,8 @@ class Follower:
             self.counters.add(events, now)
             self.queries.add(events, now)
             self._sequence = changes.sequence
-            self._unpublished = True
+            if changes.events or changes.forgotten:  # the numbers are those of items, too
+                self._unpublished = True
         self._reader.back()
 
     def publish(self) -> None:

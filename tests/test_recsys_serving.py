@@ -144,7 +144,9 @@ class TestItems:
         asked, before = counters.asked, serving.snapshot.popularities[0]
         store.put_items({"new": DOCUMENT, "i07": DOCUMENT})
         serving.catch_up()
-        follower.step()
+        follower.read()
+        assert follower.sequence == store.head()
+        assert not follower._unpublished
         (after,) = serving.snapshot.popularities
         assert counters.asked == asked == 1
         assert after.ranking is not None
