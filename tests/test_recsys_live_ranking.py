@@ -29,7 +29,7 @@ from recsys.live_ranking import LiveRanking, LiveSignals
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
-from recsys.requests import Recommendation, Request
+from recsys.requests import HistoryEvent, Recommendation, Request
 from recsys.retrieval.popularity import PopularitySource
 from recsys.retrieval.transitions import LiveTransitionsSource, Moments, TransitionsSettings, TransitionsSource
 from recsys.settings import Settings
@@ -245,10 +245,17 @@ class TestFollowingAModel:
         )
         (longer,) = changed.sources
         assert isinstance(longer, LiveTransitionsSource)
+        known = HistoryEvent(str(walker.catalogue.items.ids[np.argmax(np.diff(source.added.indptr))]))
         found, before = (
-            one.scores(Recommender(model).histories([ASKED]))[""].at(Pairs(np.zeros(n, np.int64), np.arange(n)))
-            for one, model, n in ((longer, changed, len(changed.catalogue)), (source, walker, len(walker.catalogue)))
+            one.scores(Recommender(model).histories([Request(history=history)]))[""].at(
+                Pairs(np.zeros(n, np.int64), np.arange(n))
+            )
+            for one, model, history, n in (
+                (longer, changed, (HistoryEvent("new"), known), len(changed.catalogue)),
+                (source, walker, (known,), len(walker.catalogue)),
+            )
         )
+        assert found.any()
         np.testing.assert_array_equal(found, [*before, 0.0])
 
 
