@@ -3,7 +3,9 @@
 Training on a million items would take a day and prove nothing about serving, so the trained bundle is scaled up: its
 catalogue and its users are copied, and every copy of an item gets vectors of its own (the item's with noise),
 neighbours in its own and in other copies, and counts of its own. What answering has to do (dense products, sparse sums,
-candidates, features, trees) then costs what it costs in a catalogue of that size.
+candidates, features, trees) then costs what it costs in a catalogue of that size. Attribute values that items share are
+shared between copies; one that a single item has is another one in each copy, so that the components and the catalogue
+go on agreeing on which values there are.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,12 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
+from features.attributes import own_values
+from features.blended_encoder import load_encoder
 from features.grid import on_grid
 from features.runs import ends
-from features.tables import ITEM_ID, TITLE, Catalogue, IdIndex
-from recsys.bundle import load_bundle, save_bundle
+from features.tables import BRAND, CATEGORY, ITEM_ID, TITLE, Catalogue, IdIndex
+from recsys.bundle import ENCODER, load_bundle, save_bundle, version_folder
 from recsys.errors import ShelftalkError
 from recsys.model import FittedModel, StoredHistories
 from recsys.retrieval.nearest import build_index
@@ -53,6 +58,12 @@ class Scale:
         """What to add to the rows of items near those of the copies `own`."""
         other = self.rng.random(len(own)) < ELSEWHERE
         return np.where(other, self.rng.integers(0, self.copies, len(own)), own) * self.num_items
+
+
+def trained(root: Path) -> FittedModel:
+    """The promoted model, and the encoder of new items' texts, which `load_bundle` leaves out."""
+    model, folder = load_bundle(root), version_folder(root) / ENCODER
+    return dataclasses.replace(model, encoder=load_encoder(folder)) if folder.is_dir() else model
 
 
 def scaled(model: FittedModel, num_items: int, num_events: int, per_source: int) -> FittedModel:
@@ -151,7 +162,25 @@ def _catalogue(catalogue: Catalogue, scale: Scale) -> Catalogue:
     frame[TITLE] = [title if not copy else f"{title} {copy}" for title, copy in zip(frame[TITLE], numbers, strict=True)]
     if ITEM_ID in frame:
         frame[ITEM_ID] = ids
+    for name in (CATEGORY, BRAND, *catalogue.attributes):
+        frame[name] = _values(catalogue.frame[name], scale)
     return Catalogue(IdIndex(ids), frame, catalogue.attributes)
+
+
+def _values(column: pd.Series, scale: Scale) -> pd.Series:
+    """A column for each copy; values that one item has alone are another one in each: where items share a value is what
+    `AttributeValues` and `PairValues` look for in a catalogue.
+    """
+    counts = Counter(one for value in column for one in own_values(value))
+    if not counts:
+        return pd.concat([column] * scale.copies, ignore_index=True)
+
+    def copied(value: object, copy: int) -> object:
+        own = tuple(f"{one}~{copy}" if counts[one] == 1 else one for one in own_values(value))
+        return own if isinstance(value, tuple) else own[0] if own else value
+
+    cells = [copied(value, copy) if copy else value for copy in range(scale.copies) for value in column]
+    return pd.Series(cells, dtype=column.dtype)
 
 
 def _histories(model: FittedModel, scale: Scale, copies: int) -> tuple[StoredHistories, IdIndex]:
@@ -174,7 +203,7 @@ def main() -> None:
     parser.add_argument("--per-source", type=int, default=40, help="candidates of each source (200-300 in all)")
     arguments = parser.parse_args()
     try:
-        model = scaled(load_bundle(arguments.bundle), arguments.items, arguments.events, arguments.per_source)
+        model = scaled(trained(arguments.bundle), arguments.items, arguments.events, arguments.per_source)
         version = save_bundle(model, arguments.out)
     except ShelftalkError as error:
         sys.exit(f"scaled_bundle: {error}")

@@ -22,9 +22,8 @@ def half_life(events: Events, recent_share: float) -> float | None:
     return max(span, 1.0)
 
 
-def time_decay(events: Events, recent_share: float | None) -> npt.NDArray[np.float64]:
-    """Each event's weight, (n_events,), halved every `half_life` before the newest; 1 where there is none."""
-    span = None if recent_share is None else half_life(events, recent_share)
+def time_decay(events: Events, span: float | None) -> npt.NDArray[np.float64]:
+    """Each event's weight, (n_events,), halved every `span` seconds before the newest; 1 without one."""
     if span is None:
         return np.ones(len(events))
     return np.asarray(0.5 ** ((float(events.times.max()) - events.times) / span), np.float64)

@@ -51,17 +51,18 @@ class ItemFeatures:
         n = len(catalogue)
         liked = np.asarray(weights > 0)
         events, weights = events.select(liked), weights[liked]
-        shares = (*recent_shares, None)
-        columns = [np.bincount(events.item_rows, weights * time_decay(events, share), n) for share in shares]
+        spans = [half_life(events, share) for share in recent_shares]
+        counted = [weights * time_decay(events, span) for span in (*spans, None)]
+        columns = [np.bincount(events.item_rows, decayed, n) for decayed in counted]
         first, last = _first_and_last(events, n)
         names = (PRICE, *(a for a in catalogue.attributes if pd.api.types.is_numeric_dtype(catalogue.frame[a])))[:8]
         numbers = np.stack([catalogue.frame[name].to_numpy(np.float32) for name in names], axis=1)
         published = catalogue.frame[PUBLISHED_AT].to_numpy(np.float64)
         popularity = np.log1p(np.stack(columns, axis=1)).astype(np.float32)
         numbers[np.ix_(popularity[:, -1] == 0, [name != PRICE for name in names])] = np.nan
-        usual = _usual(numbers[events.item_rows], weights * time_decay(events, recent_shares[0]))
-        spans = tuple(span for share in recent_shares if (span := half_life(events, share)) is not None)
-        return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual, spans)
+        usual = _usual(numbers[events.item_rows], counted[0])
+        half_lives = tuple(span for span in spans if span is not None)
+        return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual, half_lives)
 
     def with_rows(self, changes: RowChanges) -> Self:
         """See `features.row_changes`: nobody has taken what is new; prices, dates and other numbers follow."""
@@ -92,6 +93,18 @@ class ItemFeatures:
             self, popularity=popularity, first_seen=np.fmin(self.first_seen, first),
             last_seen=np.fmax(self.last_seen, last),
         )  # fmt: skip
+
+    def following(self, base: Self) -> Self:
+        """What has gone on (see `after`), over a catalogue that has grown or changed: `base` are the statistics of the
+        training over it. Nobody has taken what is new.
+        """
+        new = slice(len(self.popularity), None)
+        return dataclasses.replace(
+            base,
+            popularity=np.concatenate([self.popularity, base.popularity[new]]),
+            first_seen=np.concatenate([self.first_seen, base.first_seen[new]]),
+            last_seen=np.concatenate([self.last_seen, base.last_seen[new]]),
+        )
 
     @cached_property
     def untouched(self) -> BoolArray:

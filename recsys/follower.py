@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from recsys.errors import StoreError
 from recsys.live import LiveCounters
-from recsys.live_popularity import LivePopularity
+from recsys.live_popularity import NEVER, LivePopularity
+from recsys.model import FittedModel
 from recsys.patient_clock import Clock, PatientClock
 from recsys.query_counters import DAY, QueryCounters
 from recsys.request_history import StoreReader
@@ -59,6 +60,7 @@ class Follower:
         self._process = 0
         self._stopping = threading.Event()
         self._starting = threading.Lock()
+        self._round = 0
         self._took = 0.0
         self._anew = False
         self.follow(*popularities)
@@ -91,7 +93,16 @@ class Follower:
     def inform(self, popularity: LivePopularity) -> None:
         """Tell another `popularity`, of a model that is about to answer, what is taken now."""
         if self._sequence is not None:
-            self._tell((popularity,), self._clock())
+            self._tell((popularity,), self._clock(), self._round)
+
+    def following(self, popularity: LivePopularity, model: FittedModel) -> LivePopularity:
+        """What takes the place of `popularity` for `model`, which is its model with new or changed items. It costs the
+        same however many events are counted; those that came sooner than their items count after the next round.
+        """
+        after = popularity.following(model)
+        if any(self.counters.know(item_id) for item_id in model.catalogue.items.ids[popularity.num_items :]):
+            after.round = NEVER
+        return after
 
     def follow(self, *popularities: LivePopularity, anew: bool = False) -> None:
         """Keep these up to date from now on, and no others. Where one was trained longer ago than those before, or what
@@ -105,7 +116,8 @@ class Follower:
         self._popularities = popularities
         if anew:  # once all is in place: the thread may begin at once
             self._anew = True
-        self._unpublished = True  # they may have been informed before the last round
+        if any(popularity.round != self._round for popularity in popularities):
+            self._unpublished = True
 
     def step(self) -> None:
         """Read all that is new and publish what follows from it; StoreError where the store can't be read."""
@@ -133,16 +145,18 @@ class Follower:
             self.counters.add(events, now)
             self.queries.add(events, now)
             self._sequence = changes.sequence
-            self._unpublished = True
+            if changes.events or changes.forgotten:  # the numbers are those of items, too
+                self._unpublished = True
         self._reader.back()
 
     def publish(self) -> None:
         """Let what is counted by now be seen, however lately that was done."""
         now, started = self._clock(), time.monotonic()
         self._unpublished = False  # what comes from here on is for the next time
+        self._round += 1
         self.counters.expire(now)
         self.queries.expire(now)
-        self._tell(self._popularities, now)
+        self._tell(self._popularities, now, self._round)
         self._published_at = time.monotonic()
         self._took = self._published_at - started
 
@@ -159,7 +173,7 @@ class Follower:
         self.queries.add(searched, now)
         return start
 
-    def _tell(self, popularities: Sequence[LivePopularity], now: float) -> None:
+    def _tell(self, popularities: Sequence[LivePopularity], now: float, number: int) -> None:
         if not popularities:
             return
         counts, taken = self.counters.popularity(now), self.counters.taken()
@@ -167,6 +181,7 @@ class Follower:
             popularity.update(counts)
             if popularity.ranking is not None:
                 popularity.ranking.update(taken, now, self._reader.forgotten)
+            popularity.round = number
 
     def _keep_house(self) -> None:
         """Remove what is beyond the retention: some rows at a time, with a pause for those who want to write."""

@@ -107,6 +107,10 @@ class LiveCounters:
                     found[item] = found.get(item, 0.0) + count * decay
         return found
 
+    def know(self, item_id: str) -> bool:
+        """Whether the item was taken; it may have been too long ago by now."""
+        return self._columns.know(item_id)
+
     def taken(self) -> Taken:
         """All events that are held."""
         with self._lock:

@@ -80,7 +80,7 @@ class ItemEditor:
         """`model` after the changes, of which the last of an item counts.
 
         What does not change costs nothing; otherwise at 100,000 items some 25 ms, and what the encoder takes for each
-        text that is new. What live events say of the next model (`LiveRanking`) is not in it.
+        text that is new. `LivePopularity.following` takes over what live events say.
         """
         newest = {change.item_id: change for change in changes}
         rows = {item_id: self._row(model.catalogue, change) for item_id, change in newest.items()}

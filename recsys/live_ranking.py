@@ -24,6 +24,7 @@ _NEWEST = 10_000
 _MOST_STEPS = 1_000_000
 """Pairs of items so many moments apart that are counted at most, whoever sends what: some 24 MB for three moments."""
 Ints = npt.NDArray[np.int64]
+_NO_ROWS: Ints = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,15 @@ class LiveSignals:
     popularity: PopularitySource
     sources: Mapping[str, Any]
     items: ItemFeatures
+
+    def following(self, model: FittedModel) -> LiveSignals:
+        """The same for `model`, which is the one before with new or changed items."""
+        sources: dict[str, Any] = {source.name: source for source in model.sources}
+        return LiveSignals(
+            self.popularity.following(model.fallback),
+            {name: source.following(sources[name]) for name, source in self.sources.items()},
+            self.items.following(model.features.items),
+        )
 
 
 class LiveRanking:
@@ -71,6 +81,15 @@ class LiveRanking:
             self.signals = None
             return
         self.signals = self._made(later.select(known), rows[known], now, forgotten)
+
+    def following(self, model: FittedModel) -> LiveRanking:
+        """The same for `model`, which is the one before with new or changed items: nothing is counted again. What is
+        held of the new items counts from the next update on.
+        """
+        after, signals = LiveRanking(model), self.signals
+        after._item_rows, after._user_rows = self._item_rows.over(model.catalogue.items), self._user_rows
+        after.signals = None if signals is None else signals.following(model)
+        return after
 
     def _made(self, later: Taken, rows: Ints, now: float, forgotten: Collection[str]) -> LiveSignals:
         n = len(self._model.catalogue)
@@ -111,18 +130,26 @@ class LiveRanking:
 
 
 class _Rows:
-    """Rows of ids that come more and more; only those that are new are looked up."""
+    """Rows of ids that come more and more; only those that are new are looked up. `known`: ids that were, and their
+    rows, in an index that `index` has grown from.
+    """
 
-    def __init__(self, index: IdIndex) -> None:
+    def __init__(self, index: IdIndex, known: tuple[Sequence[str], Ints] = ((), _NO_ROWS)) -> None:
         self._index = index
-        self._ids: Sequence[str] = ()
-        self._rows: Ints = np.empty(0, np.int64)
+        self._known = known
+        self._grown = True
+
+    def over(self, index: IdIndex) -> _Rows:
+        """The same for an index that this one's has grown to; another thread may go on with this one."""
+        return _Rows(index, self._known)
 
     def of(self, ids: Sequence[str]) -> Ints:
         """Each id's row, -1 for unknown ones."""
-        if ids is not self._ids:
-            self._ids, self._rows = ids, np.empty(0, np.int64)
-        added = list(ids[len(self._rows) :])
-        if added:
-            self._rows = np.concatenate([self._rows, self._index.rows(added)])
-        return self._rows
+        rows = self._known[1] if ids is self._known[0] else _NO_ROWS
+        unknown = np.flatnonzero(rows < 0) if self._grown else _NO_ROWS
+        wanted = np.concatenate([unknown, np.arange(len(rows), len(ids))])
+        if len(wanted):
+            rows = np.concatenate([rows, np.empty(len(ids) - len(rows), np.int64)])
+            rows[wanted] = self._index.rows([ids[k] for k in wanted.tolist()])
+        self._known, self._grown = (ids, rows), False
+        return rows

@@ -42,10 +42,19 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Loaded:
-    """One version: its model with item changes in it, and what makes more of them."""
+    """One version: its model with item changes in it, what makes more of them, and what is taken lately (None without
+    a store).
+    """
 
     model: FittedModel
     editor: ItemEditor
+    popularity: LivePopularity | None = None
+
+    def live(self) -> Live:
+        """As it answers."""
+        encoder = self.editor.encoder
+        encode = None if encoder is None else lambda query: encoder.encode([query])[0]
+        return Live(self.model, self.popularity, encode)
 
 
 @dataclass(frozen=True)
@@ -237,7 +246,15 @@ class Serving:
         editor = load_editor(root / version, model)
         if self._store is not None:
             editor.prepare()
-        return Loaded(model, editor)
+        return Loaded(model, editor, self._popularity(model))
+
+    def _popularity(self, model: FittedModel) -> LivePopularity | None:
+        if self.follower is None:
+            return None
+        ranking = LiveRanking(model) if self._settings.live_ranking else None
+        popularity = LivePopularity(model.fallback, model.catalogue.items, self._settings.live_prior, ranking)
+        self.follower.inform(popularity)
+        return popularity
 
     def _tell_figures(self, before: Snapshot | None, now: Snapshot) -> None:
         metrics = self._around.metrics
@@ -252,12 +269,9 @@ class Serving:
         """`snapshot` and all later item changes; those that make it up to now are shown on the way."""
         while changes := store.items_since(snapshot.applied, ITEMS_AT_A_TIME):
             wanted = [ItemChange(change.item_id, change.document) for change in changes]
-            loaded = [
-                dataclasses.replace(one, model=one.editor.with_items(one.model, wanted)) for one in snapshot.loaded
-            ]
+            loaded = [self._changed(one, wanted) for one in snapshot.loaded]
             applied = changes[-1].sequence
-            same = all(new.model is old.model for new, old in zip(loaded, snapshot.loaded, strict=True))
-            if not same:
+            if any(new is not old for new, old in zip(loaded, snapshot.loaded, strict=True)):
                 items = [change.item_id for change in changes]
                 carried = {served.bundle: served.left(items) for served in snapshot.all_served[::-1]}
                 snapshot = self._answering(loaded, carried)
@@ -268,25 +282,23 @@ class Serving:
                 self._show(snapshot)
         return snapshot
 
+    def _changed(self, one: Loaded, wanted: Sequence[ItemChange]) -> Loaded:
+        model, popularity = one.editor.with_items(one.model, wanted), one.popularity
+        if model is one.model:
+            return one
+        if popularity is not None and self.follower is not None:
+            popularity = self.follower.following(popularity, model)
+        return Loaded(model, one.editor, popularity)
+
     def _answering(self, loaded: Sequence[Loaded], carried: Mapping[str, Carried] | None = None) -> Snapshot:
         """What answers from the versions; `carried` is what those before left, by version."""
-        live = {one.model.bundle_version: self._live(one) for one in loaded}
+        live = {one.model.bundle_version: one.live() for one in loaded}
         for version, left in (carried or {}).items():
             live[version] = dataclasses.replace(live[version], carried=left)
         promoted = loaded[0].model.bundle_version
         popularities = tuple(one.popularity for one in live.values() if one.popularity is not None)
         variants = self._around.variants(promoted, live)
         return Snapshot(self._around.main(live[promoted]), variants, tuple(loaded), popularities)
-
-    def _live(self, loaded: Loaded) -> Live:
-        model, encoder = loaded.model, loaded.editor.encoder
-        encode = None if encoder is None else lambda query: encoder.encode([query])[0]
-        if self._reader is None or self.follower is None:
-            return Live(model, None, encode)
-        ranking = LiveRanking(model) if self._settings.live_ranking else None
-        popularity = LivePopularity(model.fallback, model.catalogue.items, self._settings.live_prior, ranking)
-        self.follower.inform(popularity)
-        return Live(model, popularity, encode)
 
     def _show(self, snapshot: Snapshot) -> None:
         before, weights = self._snapshot, snapshot.recommender.model.kind_weights

@@ -52,6 +52,9 @@ class _Codes:
         self.ids: list[str] = []
         self._code_of: dict[str, int] = {}
 
+    def __contains__(self, one: str) -> bool:
+        return one in self._code_of
+
     def code(self, one: str) -> int:
         """The position of the id."""
         code = self._code_of.setdefault(one, len(self.ids))
@@ -84,6 +87,10 @@ class TakenColumns:
     def remove(self, slot: int) -> None:
         """Let go of the event that is kept there."""
         self._weights[slot] = 0.0
+
+    def know(self, item_id: str) -> bool:
+        """Whether an event of the item was ever added."""
+        return item_id in self._item_codes
 
     def taken(self) -> Taken:
         """What is held now."""

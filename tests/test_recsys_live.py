@@ -18,6 +18,7 @@ from handmade import handmade_model
 from recsys.errors import StoreError
 from recsys.follower import Follower
 from recsys.live import HOUR, LiveCounters
+from recsys.live_items import ItemChange, ItemEditor
 from recsys.live_popularity import LivePopularity
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
@@ -145,6 +146,20 @@ class TestLivePopularity:
         assert sorted(order.tolist()) == list(range(8))
         values = live.source.values[order]
         assert (np.diff(values) <= 1e-6).all()
+
+    @given(st.dictionaries(st.sampled_from(["i00", "i05", "i11", "unheard of"]), st.sampled_from([0.5, 1.0, 2.0])))
+    def test_it_goes_over_to_a_model_with_new_items_as_if_it_were_counted_again(self, counts: dict[str, float]) -> None:
+        model = handmade_model()
+        live = LivePopularity(model.fallback, model.catalogue.items, prior=14.0)
+        live.update(counts)
+        new = [ItemChange(item_id, {"title": ""}) for item_id in ("zz", "i005", "a")]
+        changed = ItemEditor(model, None).with_items(model, new)
+        after, anew = live.following(changed), LivePopularity(changed.fallback, changed.catalogue.items, prior=14.0)
+        anew.update(counts)
+        np.testing.assert_array_equal(after.source.order, anew.source.order)
+        np.testing.assert_allclose(after.source.values, anew.source.values, rtol=1e-6)
+        after.update({})
+        assert after.source is changed.fallback
 
 
 @pytest.fixture
@@ -296,6 +311,33 @@ class TestFollower:
             assert eventually(lambda: coming.source is not model.fallback)
         finally:
             follower.stop()
+
+    def test_what_goes_over_to_a_model_with_new_items_is_counted_again_only_where_it_has_to_be(
+        self, store: SqlEventStore
+    ) -> None:
+        model, now = handmade_model(), time.time()
+        editor, reader = ItemEditor(model, None), StoreReader(store, store.settings)
+        popularity = LivePopularity(model.fallback, model.catalogue.items, prior=10.0)
+        follower = Follower(store, reader, LiveCounters(lambda _: 1.0), [popularity])
+        store.append([Event("u", "i05", now), Event("v", "early", now)])
+        follower.step()
+        model = editor.with_items(model, [ItemChange("new", {"title": ""})])
+        first = follower.following(popularity, model)
+        follower.follow(first)
+        assert not follower._unpublished
+        assert first.source.values[5] > 0
+        second = follower.following(first, model)
+        follower.publish()
+        follower.follow(second)
+        assert follower._unpublished, "what was published meanwhile went to the one before"
+        follower.publish()
+        model = editor.with_items(model, [ItemChange("early", {"title": ""})])
+        third = follower.following(second, model)
+        follower.follow(third)
+        assert third.source.values[13] == 0
+        assert follower._unpublished, "an event came sooner than its item"
+        follower.publish()
+        assert third.source.values[13] > 0
 
     def test_other_weights_of_events_count_for_those_that_are_held(self, store: SqlEventStore) -> None:
         weight = [1.0]

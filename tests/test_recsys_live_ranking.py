@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import world
 from features.decay import continued
+from features.item import ItemFeatures
 from features.runs import Pairs
 from features.state import load_state, save_state
 from features.tables import Dataset, Events
@@ -24,13 +25,13 @@ from recsys.follower import Follower
 from recsys.live import LiveCounters
 from recsys.live_items import ItemChange, ItemEditor
 from recsys.live_popularity import LivePopularity
-from recsys.live_ranking import LiveRanking
+from recsys.live_ranking import LiveRanking, LiveSignals
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
-from recsys.requests import Recommendation, Request
+from recsys.requests import HistoryEvent, Recommendation, Request
 from recsys.retrieval.popularity import PopularitySource
-from recsys.retrieval.transitions import Moments, TransitionsSettings, TransitionsSource
+from recsys.retrieval.transitions import LiveTransitionsSource, Moments, TransitionsSettings, TransitionsSource
 from recsys.settings import Settings
 from recsys.stores.base import Event
 from recsys.stores.settings import StoreSettings
@@ -145,6 +146,118 @@ class TestLiveRanking:
         source = ranking.signals.popularity
         assert sorted(source.order.tolist()) == list(range(12))
         assert (np.diff(source.values[source.order]) <= 1e-6).all()
+
+
+def same_signals(one: LiveSignals | None, other: LiveSignals | None) -> bool:
+    """Whether they are equal, or both are none; sums over more items may be rounded otherwise."""
+    if one is None or other is None:
+        return one is other
+    np.testing.assert_array_equal(one.popularity.order, other.popularity.order)
+    np.testing.assert_allclose(one.popularity.values, other.popularity.values, rtol=1e-6)
+    for field in dataclasses.fields(ItemFeatures):
+        own, its = getattr(one.items, field.name), getattr(other.items, field.name)
+        if isinstance(own, np.ndarray):
+            np.testing.assert_allclose(own, its, rtol=1e-6)
+        else:
+            assert own == its
+    assert one.sources.keys() == other.sources.keys()
+    for name, source in one.sources.items():
+        for matrix in ("weights", "added"):
+            own, its = getattr(source, matrix), getattr(other.sources[name], matrix)
+            assert own.shape == its.shape
+            assert (own != its).nnz == 0
+        np.testing.assert_array_equal(source.out_of, other.sources[name].out_of)
+    return True
+
+
+NEW_ITEMS = st.lists(st.sampled_from(["a", "i005", "i07b", "i11x", "zz"]), min_size=1, max_size=4, unique=True)
+
+
+class TestFollowingAModel:
+    """What took place goes over to a model with new items without being counted again."""
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 14), st.sampled_from([1, 2, 30, 100_000])), max_size=30),
+        st.lists(NEW_ITEMS, min_size=1, max_size=2),
+    )
+    def test_signals_are_those_that_would_be_counted(
+        self, events: list[tuple[int, int]], changes: list[list[str]]
+    ) -> None:
+        model = handmade_model()
+        ranking, now = LiveRanking(model), TRAINED_UNTIL + 100_000
+        happened = taken(*((f"i{item:02d}", float(seconds)) for item, seconds in events))
+        ranking.update(happened, now)
+        editor = ItemEditor(model, None)
+        for new in changes:
+            model = editor.with_items(model, [ItemChange(item_id, {"title": ""}) for item_id in new])
+            ranking = ranking.following(model)
+            anew = LiveRanking(model)
+            anew.update(happened, now)
+            assert same_signals(ranking.signals, anew.signals)
+
+    @pytest.mark.parametrize("sources", [("transitions",), None])
+    def test_and_so_are_those_of_a_trained_model(
+        self, tiny_dataset: Dataset, tiny_model: FittedModel, walker: FittedModel, cut: float, sources: object
+    ) -> None:
+        model = walker if sources else dataclasses.replace(tiny_model, trained_until=cut)
+        happened, now = TestTransitions().later(tiny_dataset, cut), float(tiny_dataset.events.times.max())
+        before = LiveRanking(model)
+        before.update(happened, now)
+        changes = [
+            ItemChange("new", {"title": "", "price": 3.0}), ItemChange("garden-05", None),
+            ItemChange("space-03", {"title": "", "price": 99.0}),
+        ]  # fmt: skip
+        changed = ItemEditor(model, None).with_items(model, changes)
+        after, anew = before.following(changed), LiveRanking(changed)
+        anew.update(happened, now)
+        assert after.signals is not None
+        assert after.signals.sources["transitions"].added.nnz
+        assert same_signals(after.signals, anew.signals)
+        assert after.signals.items.numbers is changed.features.items.numbers, "what does not go on is the model's own"
+
+    def test_what_came_sooner_than_its_item_counts_from_the_next_update_on(self) -> None:
+        model = handmade_model()
+        ranking, now = LiveRanking(model), TRAINED_UNTIL + 9
+        columns = TakenColumns(20)
+        for item_id in ("i05", "new", "i06", "nobody knows"):
+            columns.add("somebody", item_id, TRAINED_UNTIL + 1.0, 1.0)
+        ranking.update(columns.taken(), now)
+        changed = ItemEditor(model, None).with_items(model, [ItemChange("new", {"title": ""})])
+        after = ranking.following(changed)
+        assert after.signals is not None
+        assert after.signals.items.last_seen.tolist()[12:] != [TRAINED_UNTIL + 1.0]
+        columns.add("somebody", "later", TRAINED_UNTIL + 2.0, 1.0)
+        after.update(columns.taken(), now)
+        anew = LiveRanking(changed)
+        anew.update(columns.taken(), now)
+        assert same_signals(after.signals, anew.signals)
+        assert after.signals.items.last_seen[12] == TRAINED_UNTIL + 1.0
+        ranking.update(columns.taken(), now)
+        assert ranking.signals is not None
+        assert len(ranking.signals.items.last_seen) == 12, "the model before goes on by itself"
+
+    def test_steps_go_with_rows_that_change(self, tiny_dataset: Dataset, walker: FittedModel, cut: float) -> None:
+        ranking = LiveRanking(walker)
+        ranking.update(TestTransitions().later(tiny_dataset, cut), cut + world.DAY)
+        assert ranking.signals is not None
+        source = ranking.signals.sources["transitions"]
+        changed = ItemEditor(walker, None).with_items(
+            dataclasses.replace(walker, sources=(source,)), [ItemChange("new", {"title": ""})]
+        )
+        (longer,) = changed.sources
+        assert isinstance(longer, LiveTransitionsSource)
+        known = HistoryEvent(str(walker.catalogue.items.ids[np.argmax(np.diff(source.added.indptr))]))
+        found, before = (
+            one.scores(Recommender(model).histories([Request(history=history)]))[""].at(
+                Pairs(np.zeros(n, np.int64), np.arange(n))
+            )
+            for one, model, history, n in (
+                (longer, changed, (HistoryEvent("new"), known), len(changed.catalogue)),
+                (source, walker, (known,), len(walker.catalogue)),
+            )
+        )
+        assert found.any()
+        np.testing.assert_array_equal(found, [*before, 0.0])
 
 
 @given(st.integers(1, 5), st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=40))

@@ -27,12 +27,14 @@ from recsys.api.handlers import Handlers
 from recsys.bundle import current_version, promote, rollback, save_bundle
 from recsys.changed_index import ChangedIndex
 from recsys.errors import BundleError
+from recsys.live import LiveCounters
 from recsys.model import FittedModel
 from recsys.requests import Request
 from recsys.serving import Serving
 from recsys.stores.base import Event
 from recsys.stores.settings import StoreSettings
 from recsys.stores.sql import SqlEventStore
+from recsys.taken import Taken
 from serve import create_app
 from tiny_bert import write_tiny_bert
 from waiting import eventually
@@ -110,6 +112,41 @@ class TestItems:
         assert "text_profile" in item["sources"]
         assert "new" in ids(client.get("/recommend?recent=i03&n=50&filter=colour:red"))
         assert client.get("/recommend?recent=new").get_json()["unknown_history_items"] == 0
+
+    def test_no_event_is_counted_again_for_an_item(self, root: Path, store: SqlEventStore) -> None:
+        class Counted(LiveCounters):
+            """Says how often it was asked for all events."""
+
+            asked = 0
+
+            def taken(self) -> Taken:
+                self.asked += 1
+                return super().taken()
+
+        serving = Serving(root, store)
+        follower = serving.follower
+        assert follower is not None
+        follower.counters = counters = Counted(lambda _: 1.0)
+        follower.follow(*serving.snapshot.popularities, anew=True)
+        store.append([Event(f"u{k}", "i05", time.time()) for k in range(3)])
+        follower.step()
+        asked, before = counters.asked, serving.snapshot.popularities[0]
+        store.put_items({"new": DOCUMENT, "i07": DOCUMENT})
+        serving.catch_up()
+        follower.read()
+        assert follower.sequence == store.head()
+        assert not follower._unpublished
+        (after,) = serving.snapshot.popularities
+        assert counters.asked == asked == 1
+        assert after.ranking is not None
+        assert after.ranking.signals is not None
+        assert after.ranking.signals.items.last_seen[5] > 0
+        assert len(after.source.values) == len(before.source.values) + 1 == 13
+        store.append([Event("u", "new", time.time())])
+        follower.read()
+        follower.publish()
+        assert after.source.values[12] > 0
+        assert counters.asked == asked + 1
 
     def test_what_the_answers_before_had_is_made_before_it_is_shown(self, client: FlaskClient) -> None:
         """No visitor waits for groups, columns or the search index of a changed catalogue, nor are they made anew."""

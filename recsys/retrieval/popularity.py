@@ -45,11 +45,10 @@ class PopularitySource:
     @classmethod
     def fit(cls, data: FitData, settings: PopularitySettings) -> Self:
         """Always answers: without any event all items are equal and go by id."""
-        decay = time_decay(data.events, settings.recent_share[0])
-        counts = np.bincount(data.events.item_rows, data.weights * decay, data.num_items)
+        span = half_life(data.events, settings.recent_share[0])
+        counts = np.bincount(data.events.item_rows, data.weights * time_decay(data.events, span), data.num_items)
         by_id = np.argsort(data.catalogue.items.ids, kind="stable")
         order = by_id[np.argsort(-counts[by_id], kind="stable")]
-        span = half_life(data.events, settings.recent_share[0])
         return cls(np.log1p(counts).astype(np.float32), order.astype(np.int64), span)
 
     def with_rows(self, changes: RowChanges) -> Self:
@@ -73,14 +72,26 @@ class PopularitySource:
         return self.with_counts(continued(self.counts, later), np.flatnonzero(later > 0), places)
 
     def with_counts(self, counts: FloatArray, rows: IntArray, places: IntArray) -> Self:
-        """The same with other weights, where only `rows` have left the order: so only those need sorting."""
+        """The same with other weights, where only `rows` have left the order: so only those need sorting. What weighs
+        so little that it can't be told from nothing has not.
+        """
+        values = np.log1p(counts).astype(np.float32)
+        rows = rows[values[rows] > 0]
         is_moved = np.zeros(len(counts), bool)
         is_moved[rows] = True
         others = self.order[~is_moved[self.order]]
         moved = rows[np.lexsort((places[rows], -counts[rows]))]
         at = np.searchsorted(-counts[others], -counts[moved], side="left")
         order = np.insert(others, at, moved)
-        return dataclasses.replace(self, values=np.log1p(counts).astype(np.float32), order=order.astype(np.int64))
+        return dataclasses.replace(self, values=values, order=order.astype(np.int64))
+
+    def following(self, base: Self) -> Self:
+        """What has gone on (see `with_counts`), over a catalogue that has grown: `base` is the source over it that
+        nothing was counted in. Nobody has taken what is new; what weighs nothing stands as it does there.
+        """
+        values = np.concatenate([self.values, base.values[len(self.values) :]])
+        taken, others = self.order[self.values[self.order] > 0], base.order[values[base.order] <= 0]
+        return dataclasses.replace(self, values=values, order=np.concatenate([taken, others]))
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """The same for every history."""

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from features.row_changes import RowChanges
+from features.row_changes import RowChanges, enlarged
 from features.runs import flat_rows
 from features.settings import Settings
 from features.tables import BoolArray, FloatArray, IntArray
@@ -68,10 +68,11 @@ class TransitionsSource(ItemItemSource):
         weights = (later.data / (np.repeat(self.out_of, np.diff(later.indptr)) * self.into[later.indices])).astype(
             np.float32
         )
-        added = sp.csr_matrix((weights, later.indices, later.indptr), shape=later.shape)
-        return LiveTransitionsSource(
-            self.weights, self.half_life, self.history_limit, self.out_of, self.into, added
-        )  # fmt: skip
+        return self.with_added(sp.csr_matrix((weights, later.indices, later.indptr), shape=later.shape))
+
+    def with_added(self, added: sp.csr_matrix) -> LiveTransitionsSource:
+        """This one's weights and, on top of them, `added` (n_items, n_items) CSR float32."""
+        return LiveTransitionsSource(self.weights, self.half_life, self.history_limit, self.out_of, self.into, added)
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,14 @@ class LiveTransitionsSource(TransitionsSource):
     """`added` (n_items, n_items) CSR float32 comes on top of `weights`, which are shared with the model."""
 
     added: sp.csr_matrix = field(default_factory=lambda: empty_weights(0))
+
+    def with_rows(self, changes: RowChanges) -> Self:
+        """See `features.row_changes`: nobody has gone to what is new."""
+        return dataclasses.replace(super().with_rows(changes), added=changes.square(self.added))
+
+    def following(self, base: TransitionsSource) -> LiveTransitionsSource:
+        """The same over a catalogue that has grown, of which `base` is the model's source."""
+        return base.with_added(enlarged(self.added, base.weights.shape[0]))
 
     def _entries(self, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
         columns, data, place = super()._entries(rows)
