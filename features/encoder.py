@@ -79,7 +79,8 @@ class TextEncoder:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.settings = settings
-        self.projection = projection
+        # One memory layout, before saving and after: BLAS may take another one another way, to other last digits.
+        self.projection = None if projection is None else projection.contiguous()
         self._bfloat16 = _wants_bfloat16(settings.dtype)
         self._pad_id = int(tokenizer.pad_token_id or 0)
         self.fingerprint = _fingerprint(model, tokenizer, projection)
