@@ -47,7 +47,6 @@ class HistoryWeights:
     indices: npt.NDArray[np.int64]
     indptr: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]
-    num_items: int
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -63,11 +62,6 @@ class HistoryWeights:
         key = self.query_rows[entry] * shape[1] + matrix.indices[flat]
         sums = np.bincount(key, self.data[entry] * matrix.data[flat], shape[0] * shape[1])
         return np.asarray(sums, np.float64).reshape(shape)
-
-    def row(self, query_row: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """One history's items and their weights."""
-        span = self.span(query_row)
-        return self.indices[span], self.data[span]
 
     @cached_property
     def query_rows(self) -> npt.NDArray[np.int64]:
@@ -217,7 +211,7 @@ class Histories:
             keep &= ago < limit
         places = np.flatnonzero(keep)
         counts = np.bincount(touches.query_rows[places], minlength=len(self))
-        return HistoryWeights(values[places], touches.item_rows[places], ends(counts), places, self.num_items)
+        return HistoryWeights(values[places], touches.item_rows[places], ends(counts), places)
 
     def at_rows(self, rows: IntArray) -> Histories:
         """The histories at `rows`, in that order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,10 @@ from pydantic import Field
 from features.builder import FeatureMatrix
 from features.settings import Settings
 from ranking.examples import RankingExamples
-from ranking.forest import MAX_LEAVES, Forest
+from ranking.forest import Forest, TooLargeError
 from ranking.grades import ALIKE, Grades
+
+logger = logging.getLogger(__name__)
 
 
 class LambdaMartSettings(Settings):
@@ -38,7 +41,8 @@ class LambdaMartSettings(Settings):
     """The shipped forest has at least so many: on easy held-out users the first tree is already perfect, and ties
     decide the rest.
     """
-    num_leaves: int = Field(default=16, ge=2, le=MAX_LEAVES)
+    num_leaves: int = Field(default=16, ge=2)
+    """Trees of more than 64 are scored by LightGBM itself, which takes a list's time several times over."""
     try_half: bool = True
     """Trees of half the leaves are fitted too, and the size is kept that is better on held-out users."""
     learning_rate: float = 0.05
@@ -123,11 +127,19 @@ class LambdaMartRanker:
         """The forest's raw scores, (n_pairs,)."""
         if not len(features.values):
             return np.empty(0)
-        return self._forest.score(self._own(features))
+        own, forest = self._own(features), self._forest
+        if forest is None:
+            return np.asarray(self._booster.predict(own, num_threads=1), np.float64)
+        return forest.score(own)
 
     @cached_property
-    def _forest(self) -> Forest:
-        return Forest.of(self._booster)
+    def _forest(self) -> Forest | None:
+        """None: LightGBM itself has to score the trees."""
+        try:
+            return Forest.of(self._booster)
+        except TooLargeError as error:
+            logger.warning("lists take longer, because %s", error)
+            return None
 
     def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
         """TreeSHAP values (n_pairs, n_features + 1), the last column the expected score (Lundberg et al. 2020)."""

@@ -145,11 +145,12 @@ class _Rows:
 
     def of(self, ids: Sequence[str]) -> Ints:
         """Each id's row, -1 for unknown ones."""
+        size = len(ids)  # once: another thread may add to them
         rows = self._known[1] if ids is self._known[0] else _NO_ROWS
         unknown = np.flatnonzero(rows < 0) if self._grown else _NO_ROWS
-        wanted = np.concatenate([unknown, np.arange(len(rows), len(ids))])
+        wanted = np.concatenate([unknown, np.arange(len(rows), size)])
         if len(wanted):
-            rows = np.concatenate([rows, np.empty(len(ids) - len(rows), np.int64)])
+            rows = np.concatenate([rows, np.empty(size - len(rows), np.int64)])
             rows[wanted] = self._index.rows([ids[k] for k in wanted.tolist()])
         self._known, self._grown = (ids, rows), False
         return rows

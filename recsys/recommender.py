@@ -131,11 +131,14 @@ class Recommender:
         return cls(model, time.time, store, popularity, rules, observe, attributes)
 
     def warm_up(self) -> None:
-        """Make one list, which is in no figure, so that what is made at first use is there for the next."""
+        """Make one list with each ranker, which is in no figure, so that what is made at first use is there for the
+        next.
+        """
         if len(self._ids):
             quiet = copy.copy(self)
             quiet._observe = nobody  # noqa: SLF001  (it is a copy of this one)
-            quiet.recommend(Request(history=(), recent=(str(self._ids[0]),), n=1))
+            for exclude_seen in (True, False):
+                quiet.recommend(Request(history=(), recent=(str(self._ids[0]),), n=1, exclude_seen=exclude_seen))
 
     def close(self) -> None:
         """Give the connections of the event store back, where there is one."""

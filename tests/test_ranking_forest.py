@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ranking.forest import Forest
+from ranking.forest import Forest, TooLargeError
 
 PARAMETERS = {"objective": "regression", "num_leaves": 16, "min_data_in_leaf": 5, "num_threads": 1, "verbose": -1}
 
@@ -40,6 +40,17 @@ def test_what_was_never_unknown_in_training_counts_as_zero() -> None:
     np.testing.assert_array_equal(Forest.of(booster).score(asked), booster.predict(asked))
 
 
+def test_a_split_of_the_known_from_the_unknown() -> None:
+    """LightGBM writes it as an infinite threshold, and infinite values are known."""
+    values = some(1000, unknown=True)
+    target = np.isnan(values[:, 1]).astype(float)
+    booster = lightgbm.train(PARAMETERS, lightgbm.Dataset(values, target), 5)
+    forest = Forest.of(booster)
+    assert np.isinf(forest.thresholds).any()
+    asked = np.repeat(np.array([[np.inf], [-np.inf], [np.nan], [3e38], [0.5]], np.float32), 5, axis=1)
+    np.testing.assert_array_equal(forest.score(asked), booster.predict(asked))
+
+
 def test_values_next_to_a_threshold_fall_on_its_own_side() -> None:
     booster = trained(some(1000, unknown=False))
     forest = Forest.of(booster)
@@ -57,7 +68,7 @@ def test_trees_of_any_size_up_to_64_leaves(leaves: int) -> None:
 
 
 def test_larger_trees_are_refused() -> None:
-    with pytest.raises(ValueError, match="65 leaves, more than 64"):
+    with pytest.raises(TooLargeError, match="65 leaves, more than 64"):
         Forest.of(trained(some(2000, unknown=True), num_leaves=65, min_data_in_leaf=1))
 
 

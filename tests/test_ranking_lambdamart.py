@@ -55,6 +55,15 @@ def test_columns_are_taken_by_name_and_none_may_be_missing(three: LambdaMartRank
         three.score(FeatureMatrix(matrix.names[:-1], matrix.values[:, :-1], matrix.query_rows))
 
 
+def test_trees_too_large_for_the_fast_way_are_scored_all_the_same(
+    three: LambdaMartRanker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ranking.forest.MAX_LEAVES", 4)
+    slow = LambdaMartRanker(three.model_text, three.names)
+    np.testing.assert_array_equal(slow.score(EXAMPLES.features), three.score(EXAMPLES.features))
+    assert "leaves, more than 4" in caplog.text
+
+
 def test_each_held_out_part_says_where_it_was_best() -> None:
     """Where the first tree is perfect no later one is better; a part with other labels may want others."""
     parts = [lists(60, first_user=300 + 100 * k, seed=3 + k) for k in range(2)]

@@ -18,14 +18,14 @@ from features.decay import continued
 from features.item import ItemFeatures
 from features.runs import Pairs
 from features.state import load_state, save_state
-from features.tables import Dataset, Events
+from features.tables import Dataset, Events, IdIndex
 from handmade import TRAINED_UNTIL, handmade_model
 from ranking.by_score import ByScoreRanker
 from recsys.follower import Follower
 from recsys.live import LiveCounters
 from recsys.live_items import ItemChange, ItemEditor
 from recsys.live_popularity import LivePopularity
-from recsys.live_ranking import LiveRanking, LiveSignals
+from recsys.live_ranking import LiveRanking, LiveSignals, _Rows
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
@@ -562,3 +562,21 @@ class TestService:
         follower.follow(back)
         follower.step()
         assert len(counts) == 2
+
+
+class Growing(list[str]):
+    """Ids to which another thread adds one whenever somebody asks how many there are."""
+
+    def __len__(self) -> int:
+        size = super().__len__()
+        self.append(f"late-{size}")
+        return size
+
+
+def test_ids_that_come_while_rows_are_looked_up_are_looked_up_next_time() -> None:
+    index = IdIndex([*"abc", *(f"late-{k}" for k in range(20))])
+    ids, rows = Growing("abc"), _Rows(index)
+    for _ in range(3):
+        found = rows.of(ids)
+        assert found.tolist() == [index.row(ids[k]) for k in range(len(found))]
+    assert len(found) > 3

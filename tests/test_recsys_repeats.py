@@ -206,3 +206,14 @@ def test_a_model_that_knows_the_last_moment_is_refused(ordered: Dataset, tiny_se
     assert len(evaluate(ordered, task="repeat", model=honest).task) == world.NUM_USERS
     with pytest.raises(SettingsError, match="trained on the answers"):
         evaluate(ordered, task="repeat", model=train(ordered, tiny_settings))
+
+
+def test_nobody_waits_for_what_a_ranker_needs_at_first(model: FittedModel, tmp_path: Path) -> None:
+    save_bundle(model, tmp_path / "bundles")
+    loaded = load_bundle(tmp_path / "bundles")
+    assert loaded.repeats is not None
+    rankers: list[Any] = [loaded.ranker, loaded.repeats.ranker]
+    forests = [ranker for ranker in rankers if ranker.kind == "lambdamart"]
+    assert forests
+    Recommender(loaded).warm_up()
+    assert all("_forest" in vars(ranker) for ranker in forests)

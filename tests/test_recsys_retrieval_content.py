@@ -20,8 +20,9 @@ N, SIZE, VALUES, TOP, QUERIES, FEW = 4000, 24, 40, 20, 25, 100
 Ints = npt.NDArray[np.int64]
 
 
-@pytest.fixture(autouse=True)
-def _few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[10**6, 1], ids=["8-bit numbers", "product codes"])
+def _few_are_many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest, "_LONG", request.param)
     monkeypatch.setattr(nearest, "EXACT_ITEMS", FEW)
     monkeypatch.setattr(nearest, "_PROBED", 24)
     monkeypatch.setattr(content, "FEW_ALLOWED", 50)
@@ -105,3 +106,8 @@ def test_other_texts_get_an_index_of_their_own() -> None:
     other = found.embeddings[::-1].copy()
     made, expected = lists(found.with_embeddings(other)), lists(dataclasses.replace(exact, embeddings=other))
     assert np.mean([len(set(a) & set(b)) / TOP for a, b in zip(made, expected, strict=True)]) > 0.9
+
+
+def test_no_item_is_new_any_more() -> None:
+    found, _ = both(2.0)
+    assert lists(dataclasses.replace(found, new_rows=found.new_rows[:0])) == [[]] * QUERIES

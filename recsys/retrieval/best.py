@@ -20,6 +20,8 @@ def best_of(
     """The `names` of the `n` largest `values` (both (m,)) above `above`, best first, ties by name, at the cut too;
     fewer where there are fewer. None of the `hidden` names (ascending), and only `allowed` ones (a mask by name).
     """
+    if n < 1:
+        return NOTHING
     mask = _EVERY if allowed is None else fixed(allowed)
     return _best(fixed(values), fixed(names.astype(np.int64, copy=False)), n, above, fixed(hidden), mask)
 

@@ -42,7 +42,7 @@ class _BuyAgainSource(ABC):
         values = np.empty(len(standing), np.float32)
         values[order] = 1 / (1 + rank_in_run(standing.owners[order]))
         indptr = ends(np.bincount(standing.owners, minlength=len(histories)))
-        return {"": SparseScores(values, standing.item_rows, indptr, histories.num_items)}
+        return {"": SparseScores(values, standing.item_rows, indptr)}
 
 
 @dataclass(frozen=True)

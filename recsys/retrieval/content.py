@@ -62,13 +62,15 @@ class ContentScores:
                 self.text.items[own] @ queries[row] + self._affinities(row, self.attributes, own)
                 for row, own in enumerate(rows)
             ]
-        return SparseScores.of(values, rows, len(self.text.items)).top(n, blocked, allowed)
+        return SparseScores.of(values, rows).top(n, blocked, allowed)
 
     def _looked_at(self, row: int, n: int, nearest: NearestOf, allowed: BoolArray | None) -> IntArray:
         """Own items, ascending, that hold the best `n` of one history, most probably: those near by text, those near by
         attributes.
         """
         own = self.own.rows
+        if not len(own):
+            return own
         if allowed is not None and np.count_nonzero(allowed[own]) <= FEW_ALLOWED:
             return own[allowed[own]]
         found: list[IntArray] = [nearest.propose(self.text.queries[row], n, allowed)]

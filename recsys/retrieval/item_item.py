@@ -47,7 +47,7 @@ class ItemItemSource:
         columns = np.concatenate([np.empty(0, np.int64), *(known for known, _ in found)])
         sums = np.concatenate([np.empty((len(views), 0), np.float32), *(own for _, own in found)], axis=1)
         indptr = ends(np.array([len(known) for known, _ in found], np.int64))
-        return {view: SparseScores(sums[k], columns, indptr, self.weights.shape[1]) for k, view in enumerate(views)}
+        return {view: SparseScores(sums[k], columns, indptr) for k, view in enumerate(views)}
 
     def _speak(self, asked: Sequence[HistoryWeights], query_row: int) -> tuple[IntArray, F32]:
         """The items that a history speaks for, ascending, and for each way in which it is `asked` (the undecayed way,

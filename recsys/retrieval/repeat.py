@@ -83,7 +83,7 @@ class RepeatSource:
         recency, cycle = self._cells(standing)
         values = self._own_rates(standing) * self.by_recency.ravel()[recency] * self.by_cycle.ravel()[cycle]
         indptr = ends(np.bincount(standing.owners, minlength=len(histories)))
-        scores = SparseScores(values.astype(np.float32), standing.item_rows, indptr, histories.num_items)
+        scores = SparseScores(values.astype(np.float32), standing.item_rows, indptr)
         return {"": scores}
 
     def _own_rates(self, standing: Standing) -> Floats:

@@ -58,14 +58,13 @@ class SparseScores:
     data: F32
     indices: IntArray
     indptr: IntArray
-    num_items: int
 
     @classmethod
-    def of(cls, values: Sequence[F32], columns: Sequence[IntArray], num_items: int) -> Self:
+    def of(cls, values: Sequence[F32], columns: Sequence[IntArray]) -> Self:
         """From one array of scores and one of item rows a history."""
         lengths = np.array([len(own) for own in columns], np.int64)
         data = np.concatenate([np.empty(0, np.float32), *values])
-        return cls(data, np.concatenate([np.empty(0, np.int64), *columns]), ends(lengths), num_items)
+        return cls(data, np.concatenate([np.empty(0, np.int64), *columns]), ends(lengths))
 
     def top(self, n: int, blocked: ItemSets, allowed: BoolArray | None = None) -> Top:
         """See `Scores.top`; only items with a positive score."""
