@@ -11,9 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from features.compiled import compiled, fixed
 from features.item_sets import ItemSets
 from features.runs import ends, flat_rows
 from features.tables import BoolArray, FloatArray, IntArray
+
+Ints = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -144,40 +148,12 @@ class Histories:
         return out
 
     @cached_property
-    def _liked_moments(self) -> npt.NDArray[np.int64]:
-        """For each event, how many of its history's moments held a liked event up to then, its own included."""
-        liked = np.flatnonzero(self.weights > 0)
-        queries, moments = self.query_rows[liked], self.moments[liked]
-        new = np.ones(len(liked), bool)
-        new[1:] = (np.diff(queries) != 0) | (np.diff(moments) != 0)
-        steps = np.zeros(len(self.weights) + 1, np.int64)
-        steps[1 + liked] = new
-        running = np.cumsum(steps)
-        return running[1:] - np.repeat(running[self.indptr[:-1]], self.lengths)
-
-    @cached_property
     def last_touches(self) -> LastTouches:
         """The distinct items of each history with their last touch."""
-        key = self.query_rows * self.num_items + self.item_rows
-        order = np.argsort(key, kind="stable")
-        sorted_key = key[order]
-        last = np.ones(len(order), bool)
-        last[:-1] = np.diff(sorted_key) != 0
-        counts = np.diff(np.concatenate([[-1], np.flatnonzero(last)]))
-        strongest = (
-            np.maximum.reduceat(self.weights[order], np.flatnonzero(np.roll(last, 1))) if len(order) else self.weights
+        indptr, places, ago, counts, strongest = _last_touches(
+            fixed(self.indptr), fixed(self.item_rows), fixed(self.moments), fixed(self.weights)
         )
-        chosen = order[last]
-        by_time = np.lexsort((self.item_rows[chosen], self.moments[chosen], self.query_rows[chosen]))
-        chosen, counts, strongest = chosen[by_time], counts[by_time], strongest[by_time]
-        query_rows = self.query_rows[chosen]
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(query_rows, minlength=len(self)))])
-        reached = self._liked_moments
-        total = np.zeros(len(self), np.int64)
-        filled = self.lengths > 0
-        total[filled] = reached[self.indptr[1:][filled] - 1]
-        ago = np.maximum(total[query_rows] - reached[chosen], 0)
-        return LastTouches(indptr, self.item_rows[chosen], ago, counts, strongest, self.times[chosen])
+        return LastTouches(indptr, self.item_rows[places], ago, counts, strongest, self.times[places])
 
     @cached_property
     def seen(self) -> ItemSets:
@@ -231,3 +207,40 @@ class Histories:
 
 def _flat(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return np.concatenate(parts) if len(parts) else np.empty(0)
+
+
+@compiled
+def _last_touches(
+    indptr: Ints, item_rows: Ints, moments: Ints, weights: Weights
+) -> tuple[Ints, Ints, Ints, Ints, Weights]:
+    """Of each history's distinct items in the order of their last touches: where each history's begin, the places of
+    the touches among all events, the liked moments since, how often and with what weight at most each was touched.
+    """
+    found, size = np.zeros(len(indptr), np.int64), len(item_rows)
+    places, ago, counts = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
+    strongest = np.empty(size, np.float32)
+    at_place = np.empty(size, np.int64)  # of an item's last touch: its first among the events sorted by item
+    liked = np.empty(size, np.int64)
+    n = 0
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        order = start + np.argsort(item_rows[start:stop], kind="mergesort")
+        at_place[start:stop] = -1
+        first = 0
+        for k in range(stop - start):
+            if k + 1 == stop - start or item_rows[order[k + 1]] != item_rows[order[k]]:
+                at_place[order[k]], first = first, k + 1
+        running, last = 0, np.int64(-1)
+        for event in range(start, stop):
+            if weights[event] > 0 and moments[event] != last:
+                running, last = running + 1, moments[event]
+            liked[event] = running
+        for event in range(start, stop):
+            if at_place[event] >= 0:
+                k, most, times = at_place[event], np.float32(-np.inf), 0
+                while k < stop - start and item_rows[order[k]] == item_rows[event]:
+                    most, times, k = max(most, weights[order[k]]), times + 1, k + 1
+                places[n], ago[n], counts[n], strongest[n] = event, running - liked[event], times, most
+                n += 1
+        found[row + 1] = n
+    return found, places[:n], ago[:n], counts[:n], strongest[:n]
