@@ -220,7 +220,6 @@ def _last_touches(
     places, ago, counts = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
     strongest = np.empty(size, np.float32)
     at_place = np.empty(size, np.int64)  # of an item's last touch: its first among the events sorted by item
-    liked = np.empty(size, np.int64)
     n = 0
     for row in range(len(indptr) - 1):
         start, stop = indptr[row], indptr[row + 1]
@@ -230,17 +229,28 @@ def _last_touches(
         for k in range(stop - start):
             if k + 1 == stop - start or item_rows[order[k + 1]] != item_rows[order[k]]:
                 at_place[order[k]], first = first, k + 1
-        running, last = 0, np.int64(-1)
-        for event in range(start, stop):
-            if weights[event] > 0 and moments[event] != last:
-                running, last = running + 1, moments[event]
-            liked[event] = running
+        liked = _liked_moments(moments[start:stop], weights[start:stop])
         for event in range(start, stop):
             if at_place[event] >= 0:
                 k, most, times = at_place[event], np.float32(-np.inf), 0
                 while k < stop - start and item_rows[order[k]] == item_rows[event]:
                     most, times, k = max(most, weights[order[k]]), times + 1, k + 1
-                places[n], ago[n], counts[n], strongest[n] = event, running - liked[event], times, most
+                places[n], ago[n], counts[n], strongest[n] = event, liked[-1] - liked[event - start], times, most
                 n += 1
         found[row + 1] = n
     return found, places[:n], ago[:n], counts[:n], strongest[:n]
+
+
+@compiled
+def _liked_moments(moments: Ints, weights: Weights) -> Ints:
+    """For each event of one history, how many of its moments held a liked event up to then, its own included."""
+    liked = np.empty(len(moments), np.int64)
+    running, last = 0, np.int64(-1)
+    for event in range(len(moments)):
+        if weights[event] > 0 and moments[event] != last:
+            running, last = running + 1, moments[event]
+        liked[event] = running
+    for event in range(len(moments) - 2, -1, -1):
+        if moments[event] == moments[event + 1]:
+            liked[event] = liked[event + 1]  # a basket has no order
+    return liked
