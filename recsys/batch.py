@@ -87,6 +87,7 @@ def run_batch(
         lines = _lines(recommender, requests, users)
         reader = RequestReader(lines.origin, users is not None, n, recommender.model.settings.serve)
         check_limits(Request(n=n), reader.limits)
+        recommender.warm_up()  # a signal amid numba's compiling can be lost, so that comes before any file
         checked = check_requests(lines, reader, recommender.recommend)
         inputs = PartInputs(
             model.bundle_version, product_version(), _fingerprint(checked.fingerprint, obeyed), reader.of_users, n,
