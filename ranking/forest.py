@@ -60,11 +60,12 @@ class Forest:
         """The trees of a LightGBM model of numeric features. TooLargeError for trees of more than `MAX_LEAVES` leaves,
         ValueError for what is not trained here.
         """
-        nodes: list[_Node] = []
-        leaves = [_append(tree["tree_structure"], t, nodes) for t, tree in enumerate(booster.dump_model()["tree_info"])]
-        most = max(map(len, leaves))
+        trees = booster.dump_model()["tree_info"]
+        most = max(tree["num_leaves"] for tree in trees)
         if most > MAX_LEAVES:
             raise TooLargeError(f"a tree has {most} leaves, more than {MAX_LEAVES}")
+        nodes: list[_Node] = []
+        leaves = [_append(tree["tree_structure"], number, nodes) for number, tree in enumerate(trees)]
         width = next(dtype for dtype in (np.uint16, np.uint32, np.uint64) if most <= 8 * dtype().itemsize)
         values = np.zeros((len(leaves), most))
         for row, own in zip(values, leaves, strict=True):

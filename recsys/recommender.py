@@ -137,7 +137,7 @@ class Recommender:
         if len(self._ids):
             quiet = copy.copy(self)
             quiet._observe = nobody  # noqa: SLF001  (it is a copy of this one)
-            for exclude_seen in (True, False):
+            for exclude_seen in (True, False) if self.model.repeats is not None else (True,):
                 quiet.recommend(Request(history=(), recent=(str(self._ids[0]),), n=1, exclude_seen=exclude_seen))
 
     def close(self) -> None:

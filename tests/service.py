@@ -10,7 +10,11 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+
+from recsys.stores.settings import StoreSettings
+from recsys.stores.sql import SqlEventStore
 
 
 class Service:
@@ -65,3 +69,13 @@ class Service:
             return 0, {}
         finally:
             connection.close()
+
+
+def stored_ids(url: str) -> list[str]:
+    """The ids of all events in the store, in the order in which they came."""
+    found, after = [], 0
+    with closing(SqlEventStore.open(url, StoreSettings(max_history=10**9))) as store:
+        while (changes := store.changes(after)).sequence > after:
+            found += [event.event_id for _, event in changes.events]
+            after = changes.sequence
+    return found

@@ -12,21 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from handmade import handmade_model
-from recsys.bundle import save_bundle
-from recsys.stores.settings import StoreSettings
-from recsys.stores.sql import SqlEventStore
-from service import Service
+from service import Service, stored_ids
 
 pytestmark = pytest.mark.faults
 BATCH = 50
 ROOM = 4 * 2**20
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    save_bundle(handmade_model(), tmp_path / "bundles")
-    return tmp_path / "bundles"
 
 
 @pytest.fixture
@@ -47,15 +37,6 @@ def send(service: Service, number: int) -> tuple[int, list[str]]:
     ids = [f"{number}-{k}" for k in range(BATCH)]
     rows = [{"user_id": "ann", "item_id": "i05", "event_id": event_id, "session_id": "s" * 200} for event_id in ids]
     return service.ask("POST", "/events", rows)[0], ids
-
-
-def stored(url: str) -> list[str]:
-    with closing(SqlEventStore.open(url, StoreSettings(max_history=10**9))) as store:
-        found, after = [], 0
-        while (changes := store.changes(after)).sequence > after:
-            found += [event.event_id for _, event in changes.events]
-            after = changes.sequence
-        return found
 
 
 def listed(service: Service) -> int:
@@ -88,7 +69,7 @@ def test_the_disk_is_full(bundle: Path, small_disk: Path) -> None:
         assert listed(service) == 3
     finally:
         service.kill()
-    found = stored(url)
+    found = stored_ids(url)
     assert set(acknowledged) | set(ids) <= set(found)
     assert len(found) == len(set(found))
 
@@ -111,4 +92,4 @@ def test_another_program_holds_the_database(bundle: Path, tmp_path: Path) -> Non
         assert (status, answer["accepted"]) == (200, 1)
     finally:
         service.kill()
-    assert sorted(stored(url)) == sorted([*ids, "late"])
+    assert sorted(stored_ids(url)) == sorted([*ids, "late"])

@@ -12,12 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from handmade import handmade_model
 from postgres import new_database, own_server
-from recsys.bundle import save_bundle
-from recsys.stores.settings import StoreSettings
-from recsys.stores.sql import SqlEventStore
-from service import Service
+from service import Service, stored_ids
 
 pytestmark = pytest.mark.faults
 BATCH = 20
@@ -59,28 +55,11 @@ class Stream:
                 time.sleep(0.02)
 
 
-def stored_ids(url: str) -> list[str]:
-    store = SqlEventStore.open(url, StoreSettings(max_history=10**9))
-    found = []
-    after = 0
-    while (changes := store.changes(after)).sequence > after:
-        found += [event.event_id for _, event in changes.events]
-        after = changes.sequence
-    store.close()
-    return found
-
-
 def check(stream: Stream, url: str) -> None:
     found = stored_ids(url)
     assert len(stream.acknowledged) > 10 * BATCH, "too little was sent to prove anything"
     assert stream.acknowledged <= set(found)
     assert len(found) == len(set(found))
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    save_bundle(handmade_model(), tmp_path / "bundles")
-    return tmp_path / "bundles"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
