@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,16 @@ import scipy.sparse as sp
 
 from features.compiled import compiled, fixed
 from features.item_sets import ItemSets
-from features.runs import ends, flat_rows
+from features.runs import ends
 from features.tables import BoolArray, FloatArray, IntArray
 
 Ints = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
+Times = npt.NDArray[np.float64]
+S = TypeVar("S", bound=np.generic)
+NO_LIMIT = np.iinfo(np.int64).max
+_LEAST = np.float32(1e-4)
+"""What weighs no more is left out."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,9 @@ class HistoryWeights:
         return slice(int(self.indptr[query_row]), int(self.indptr[query_row + 1]))
 
     def sums(self, matrix: sp.csr_matrix) -> npt.NDArray[np.float64]:
-        """(n, num_columns): the weighted sums of the items' rows of `matrix` (n_items, num_columns)."""
-        flat, entry = flat_rows(matrix, self.indices)
-        shape = (len(self), matrix.shape[1])
-        key = self.query_rows[entry] * shape[1] + matrix.indices[flat]
-        sums = np.bincount(key, self.data[entry] * matrix.data[flat], shape[0] * shape[1])
-        return np.asarray(sums, np.float64).reshape(shape)
+        """(n, num_columns): the weighted sums of the items' rows of `matrix` (n_items, num_columns) CSR float32."""
+        own = fixed(self.data), fixed(self.indices), fixed(self.indptr)
+        return _sums(*own, fixed(matrix.data), fixed(matrix.indices), fixed(matrix.indptr), matrix.shape[1])
 
     @cached_property
     def query_rows(self) -> npt.NDArray[np.int64]:
@@ -110,21 +112,13 @@ class Histories:
         else positions; equal orders are one moment. Within a moment events are sorted by item row, so that file
         order can't matter.
         """
-        lengths = np.array([len(r) for r in item_rows], dtype=np.int64)
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        rows = _flat(item_rows).astype(np.int64)
-        order_values = _flat(orders).astype(np.float64)
-        weight_values = _flat(weights).astype(np.float32)
-        query_rows = np.repeat(np.arange(len(lengths)), lengths)
-        order = np.lexsort((rows, order_values, query_rows))
-        rows, order_values, weight_values = rows[order], order_values[order], weight_values[order]
-        changed = np.ones(len(rows), dtype=np.int64)
-        changed[1:] = (np.diff(order_values) != 0) | (np.diff(query_rows) != 0)
-        running = np.cumsum(changed)
-        first = running[indptr[:-1][lengths > 0]] if len(rows) else np.empty(0, np.int64)
-        moments = running - np.repeat(first, lengths[lengths > 0])
-        times = np.where(clocked[query_rows], order_values, np.nan)
-        return cls(indptr, rows, times, moments, weight_values, np.asarray(as_of, np.float64), num_items)
+        indptr = ends(np.array([len(own) for own in item_rows], np.int64))
+        rows, order_values = _flat(item_rows, np.int64), _flat(orders, np.float64)
+        order, moments = _in_order(fixed(indptr), fixed(rows), fixed(order_values))
+        times = order_values[order]
+        times[~np.repeat(clocked, np.diff(indptr))] = np.nan
+        weight_values = _flat(weights, np.float32)[order]
+        return cls(indptr, rows[order], times, moments, weight_values, np.asarray(as_of, np.float64), num_items)
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -178,16 +172,11 @@ class Histories:
 
     def _weigh(self, half_life: float | None, limit: int | None) -> HistoryWeights:
         touches = self.last_touches
-        ago = touches.moments_ago
-        values = touches.weights
-        if half_life is not None:
-            values = values * (np.asarray(ago == 0) if half_life == 0 else 0.5 ** (ago / half_life)).astype(np.float32)
-        keep = values > 1e-4
-        if limit is not None:
-            keep &= ago < limit
-        places = np.flatnonzero(keep)
-        counts = np.bincount(touches.query_rows[places], minlength=len(self))
-        return HistoryWeights(values[places], touches.item_rows[places], ends(counts), places)
+        values, places, indptr = _weighed(
+            fixed(touches.indptr), fixed(touches.weights), fixed(touches.moments_ago),
+            np.inf if half_life is None else float(half_life), NO_LIMIT if limit is None else limit,
+        )  # fmt: skip
+        return HistoryWeights(values, touches.item_rows[places], indptr, places)
 
     def at_rows(self, rows: IntArray) -> Histories:
         """The histories at `rows`, in that order."""
@@ -205,8 +194,56 @@ class Histories:
         )
 
 
-def _flat(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    return np.concatenate(parts) if len(parts) else np.empty(0)
+def _flat(parts: Sequence[npt.NDArray[Any]], dtype: type[S]) -> npt.NDArray[S]:
+    return np.concatenate(parts).astype(dtype, copy=False) if len(parts) else np.empty(0, dtype)
+
+
+@compiled
+def _in_order(indptr: Ints, item_rows: Ints, orders: Times) -> tuple[Ints, Ints]:
+    """The places of the events by history, order and item, and each one's moment in its history."""
+    places, moments = np.empty(len(item_rows), np.int64), np.empty(len(item_rows), np.int64)
+    for row in range(len(indptr) - 1):
+        start, stop = indptr[row], indptr[row + 1]
+        own = start + np.argsort(item_rows[start:stop], kind="mergesort")
+        own = own[np.argsort(orders[own], kind="mergesort")]
+        moment = 0
+        for k in range(stop - start):
+            moment += k > 0 and orders[own[k]] != orders[own[k - 1]]
+            places[start + k], moments[start + k] = own[k], moment
+    return places, moments
+
+
+@compiled
+def _weighed(indptr: Ints, weights: Weights, ago: Ints, half_life: float, limit: int) -> tuple[Weights, Ints, Ints]:
+    """See `Histories.weighted`, for the touches at `indptr`: the weights that count, whose they are, and where each
+    history's end. A `half_life` without end is no decay.
+    """
+    values, places = np.empty(len(weights), np.float32), np.empty(len(weights), np.int64)
+    found, n = np.zeros(len(indptr), np.int64), 0
+    for row in range(len(indptr) - 1):
+        for place in range(indptr[row], indptr[row + 1]):
+            decayed = 1.0 if ago[place] == 0 else 0.0
+            if half_life > 0:
+                decayed = 0.5 ** (ago[place] / half_life)
+            value = weights[place] * np.float32(decayed)
+            if value > _LEAST and ago[place] < limit:
+                values[n], places[n] = value, place
+                n += 1
+        found[row + 1] = n
+    return values[:n], places[:n], found
+
+
+@compiled
+def _sums(
+    data: Weights, indices: Ints, indptr: Ints, values: Weights, columns: IntArray, starts: IntArray, num_columns: int
+) -> Times:
+    """(n, num_columns): each row's weighted sum of the rows of a CSR matrix, in the order of the entries."""
+    sums = np.zeros((len(indptr) - 1, num_columns), np.float64)
+    for row in range(len(sums)):
+        for entry in range(indptr[row], indptr[row + 1]):
+            for k in range(starts[indices[entry]], starts[indices[entry] + 1]):
+                sums[row, columns[k]] += data[entry] * values[k]
+    return sums
 
 
 @compiled

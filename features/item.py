@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.compiled import compiled, fixed
 from features.decay import continued, half_life, time_decay
 from features.row_changes import RowChanges
 from features.tables import PRICE, PUBLISHED_AT, BoolArray, Catalogue, Events, FloatArray, IntArray
 
 DAY = 86_400.0
-Columns = dict[str, npt.NDArray[np.float32]]
+Numbers = npt.NDArray[np.float32]
+Times = npt.NDArray[np.float64]
+Columns = dict[str, Numbers]
 
 
 @dataclass(frozen=True)
@@ -113,17 +116,43 @@ class ItemFeatures:
 
     def columns(self, item_rows: IntArray, as_of: FloatArray) -> Columns:
         """Features of (item, time) pairs, each (n_pairs,)."""
-        popularity = self.popularity[item_rows]
-        out: Columns = {f"item:popularity_{k}": popularity[:, k] for k in range(popularity.shape[1])}
-        out["item:trend"] = popularity[:, 0] - popularity[:, -1]
-        born = np.fmin(self.published_at[item_rows], self.first_seen[item_rows])
-        out["item:age_days"] = ((as_of - born) / DAY).astype(np.float32)
-        out["item:days_since_last_event"] = ((as_of - self.last_seen[item_rows]) / DAY).astype(np.float32)
-        out["item:repeat_share"] = self.repeat_share[item_rows]
-        for k, name in enumerate(self.number_names):
-            # Against what is taken lately: a year of publication means the same in training as in service.
-            out[f"item:ahead:{name}"] = self.numbers[item_rows, k] - self.usual_numbers[k]
-        return out
+        rows = fixed(item_rows)
+        times = fixed(self.published_at), fixed(self.first_seen), fixed(self.last_seen)
+        values = _columns(
+            rows, fixed(np.asarray(as_of, np.float64)), fixed(self.popularity), *times, fixed(self.repeat_share),
+            fixed(self.numbers), fixed(self.usual_numbers),
+        )  # fmt: skip
+        names = [f"item:popularity_{k}" for k in range(self.popularity.shape[1])]
+        names += ["item:trend", "item:age_days", "item:days_since_last_event", "item:repeat_share"]
+        names += [f"item:ahead:{name}" for name in self.number_names]
+        return dict(zip(names, values, strict=True))
+
+
+@compiled
+def _columns(
+    item_rows: IntArray,
+    as_of: Times,
+    popularity: Numbers,
+    published_at: Times,
+    first_seen: Times,
+    last_seen: Times,
+    repeat_share: Numbers,
+    numbers: Numbers,
+    usual_numbers: Numbers,
+) -> Numbers:
+    """(n_columns, n_pairs): popularity by half-life, trend, days since the item appeared and since it was taken, repeat
+    share, and each number against what is taken lately: a year of publication means the same in training as in service.
+    """
+    spans = popularity.shape[1]
+    out = np.empty((spans + 4 + numbers.shape[1], len(item_rows)), np.float32)
+    for pair, item in enumerate(item_rows):
+        out[:spans, pair] = popularity[item]
+        out[spans, pair] = popularity[item, 0] - popularity[item, -1]
+        out[spans + 1, pair] = (as_of[pair] - np.fmin(published_at[item], first_seen[item])) / DAY
+        out[spans + 2, pair] = (as_of[pair] - last_seen[item]) / DAY
+        out[spans + 3, pair] = repeat_share[item]
+        out[spans + 4 :, pair] = numbers[item] - usual_numbers
+    return out
 
 
 def _usual(numbers: npt.NDArray[np.float32], weights: FloatArray) -> npt.NDArray[np.float32]:

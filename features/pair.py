@@ -21,8 +21,12 @@ from features.item import Columns, ItemFeatures
 from features.row_changes import RowChanges
 from features.runs import Pairs
 from features.settings import Settings
-from features.tables import BRAND, CATEGORY, Catalogue, IntArray
+from features.tables import BRAND, CATEGORY, PRICE, BoolArray, Catalogue, IntArray
 from features.user import mean_numbers
+
+Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float32]
+_LEAST_PRICE = np.float32(1e-3)
 
 
 class PairSettings(Settings):
@@ -103,12 +107,12 @@ class PairFeatures:
         if not self.attribute_names:
             return out
         own = self.attribute_values
-        matrix = fixed(own.indptr), fixed(own.indices), fixed(own.data)
-        wanted = fixed(pairs.item_rows), fixed(pairs.query_rows)
+        matrix = fixed(own.indptr), fixed(own.indices), fixed(own.data), fixed(self.value_attribute)
+        wanted = fixed(pairs.query_rows), fixed(pairs.item_rows)
         for view, half_life in (("", self.affinity_half_life), (":last", 0.0)):
             weights = histories.weighted(half_life, self.history_limit)
-            profile = weights.sums(own) / np.maximum(weights.totals, 1e-9)[:, None]
-            shares = _shares(*matrix, fixed(self.value_attribute), len(self.attribute_names), *wanted, fixed(profile))
+            history = fixed(weights.indptr), fixed(weights.indices), fixed(weights.data)
+            shares = _shares(*matrix, len(self.attribute_names), *history, *wanted)
             out |= {f"pair:share:{name}{view}": row for name, row in zip(self.attribute_names, shares, strict=True)}
         return out
 
@@ -116,22 +120,33 @@ class PairFeatures:
 @compiled
 def _shares(
     indptr: IntArray,
-    indices: IntArray,
-    data: npt.NDArray[np.float32],
-    value_attribute: npt.NDArray[np.int64],
+    values: IntArray,
+    data: Numbers,
+    value_attribute: Ints,
     num_attributes: int,
-    item_rows: npt.NDArray[np.int64],
-    query_rows: npt.NDArray[np.int64],
-    profiles: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float32]:
-    """(num_attributes, n_pairs): the products of each item's values (CSR) and its history's (n, num_values), summed by
-    attribute.
+    starts: Ints,
+    history_items: Ints,
+    history_weights: Numbers,
+    query_rows: Ints,
+    item_rows: Ints,
+) -> Numbers:
+    """(num_attributes, n_pairs): the products of each item's values (CSR) and the mean of its history's, by weight,
+    summed by attribute. A history's items are at `starts`; `query_rows` are ascending.
     """
     sums = np.zeros((num_attributes, len(item_rows)), np.float64)
+    profile, history = np.zeros(len(value_attribute), np.float64), np.int64(-1)
     for pair in range(len(item_rows)):
+        if query_rows[pair] != history:
+            history, total = query_rows[pair], 0.0
+            profile[:] = 0
+            for place in range(starts[history], starts[history + 1]):
+                item, weight = history_items[place], history_weights[place]
+                total += weight
+                for entry in range(indptr[item], indptr[item + 1]):
+                    profile[values[entry]] += weight * data[entry]
+            profile /= np.maximum(np.float32(total), 1e-9)
         for entry in range(indptr[item_rows[pair]], indptr[item_rows[pair] + 1]):
-            value = indices[entry]
-            sums[value_attribute[value], pair] += profiles[query_rows[pair], value] * data[entry]
+            sums[value_attribute[values[entry]], pair] += profile[values[entry]] * data[entry]
     return sums.astype(np.float32)
 
 
@@ -195,14 +210,21 @@ def attribute_matrix(catalogue: Catalogue, limit: int) -> tuple[sp.csr_matrix, n
 
 def _number_distances(histories: Histories, items: ItemFeatures, pairs: Pairs) -> Columns:
     """Each number of the item minus the history's mean of it; the price as the log of the ratio."""
-    means = mean_numbers(histories, items)
-    out: Columns = {}
-    for k, name in enumerate(items.number_names):
-        own, usual = items.numbers[pairs.item_rows, k], means[pairs.query_rows, k]
-        if name == "price":
-            with np.errstate(divide="ignore", invalid="ignore"):
-                distance = np.log(np.maximum(own, 1e-3) / np.maximum(usual, 1e-3))
-        else:
-            distance = own - usual
-        out[f"pair:distance:{name}"] = distance.astype(np.float32)
+    wanted = fixed(pairs.query_rows), fixed(pairs.item_rows)
+    is_price = np.array([name == PRICE for name in items.number_names], bool)
+    distances = _distances(fixed(mean_numbers(histories, items)), fixed(items.numbers), fixed(is_price), *wanted)
+    return {f"pair:distance:{name}": row for name, row in zip(items.number_names, distances, strict=True)}
+
+
+@compiled
+def _distances(means: Numbers, numbers: Numbers, as_ratio: BoolArray, query_rows: Ints, item_rows: Ints) -> Numbers:
+    """(num_numbers, n_pairs): see `_number_distances`."""
+    out = np.empty((len(as_ratio), len(item_rows)), np.float32)
+    for k in range(len(as_ratio)):
+        for pair in range(len(item_rows)):
+            own, usual = numbers[item_rows[pair], k], means[query_rows[pair], k]
+            if as_ratio[k]:
+                out[k, pair] = np.log(np.maximum(own, _LEAST_PRICE) / np.maximum(usual, _LEAST_PRICE))
+            else:
+                out[k, pair] = own - usual
     return out

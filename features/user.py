@@ -2,86 +2,120 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from features.histories import Histories
+from features.compiled import compiled, fixed
+from features.histories import Histories, Ints, Times, Weights
 from features.item import DAY, Columns, ItemFeatures
+from features.tables import BoolArray
 
 SESSION_SECONDS = 1800.0
 _RECENT, _LIMIT = 5.0, 100  # half-life and reach in moments
+_Numbers = npt.NDArray[np.float32]
 
 
 def user_columns(histories: Histories, items: ItemFeatures) -> Columns:
-    """Features of each history, (n,) float32; NaN where there is nothing to measure."""
-    n = len(histories)
+    """Features of each history, (n,) float32; NaN where there is nothing to measure.
+
+    Gaps are in log(1 + seconds): since the newest event, and the mean between moments. The shares of new items are
+    those untouched when the statistics were made, in the newest moment and lately: who takes one takes another.
+    """
+    activity = _activity(
+        fixed(histories.indptr), fixed(histories.moments), fixed(histories.times), fixed(histories.as_of)
+    )
     touches = histories.last_touches
-    distinct = np.diff(touches.indptr)
-    out: dict[str, npt.NDArray[Any]] = {
-        "user:events": np.log1p(histories.lengths),
-        "user:items": np.log1p(distinct),
-        "user:moments": np.log1p(histories.num_moments),
-        "user:repeat_share": 1 - distinct / np.maximum(histories.lengths, 1),
-        "user:last_basket": _in_last_moment(histories),
+    own = fixed(touches.indptr), fixed(touches.item_rows), fixed(touches.moments_ago), fixed(touches.weights)
+    distinct, last_basket, popularity = _taken(*own, fixed(items.popularity))
+    untouched = fixed(items.untouched)
+    last, recent = (histories.weighted(half_life, _LIMIT) for half_life in (0.0, _RECENT))
+    return {
+        "user:events": activity[0],
+        "user:items": np.log1p(distinct).astype(np.float32),
+        "user:moments": activity[1],
+        "user:repeat_share": (1 - distinct / np.maximum(histories.lengths, 1)).astype(np.float32),
+        "user:last_basket": last_basket,
+        "user:gap": activity[2],
+        "user:mean_gap": activity[3],
+        "user:days_known": activity[4],
+        "user:session_events": activity[5],
+        "user:new_last": _share(fixed(last.data), fixed(last.indices), fixed(last.indptr), untouched),
+        "user:new_recent": _share(fixed(recent.data), fixed(recent.indices), fixed(recent.indptr), untouched),
+        "user:mean_popularity": popularity,
     }
-    out |= _pace(histories)
-    out |= _novelty(histories, items)
-    liked = touches.weights > 0
-    popularity = items.popularity[touches.item_rows[liked], -1]
-    out["user:mean_popularity"] = _mean(popularity, touches.query_rows[liked], n)
-    return {name: np.asarray(values, np.float32) for name, values in out.items()}
 
 
-def mean_numbers(histories: Histories, items: ItemFeatures) -> npt.NDArray[np.float32]:
+def mean_numbers(histories: Histories, items: ItemFeatures) -> _Numbers:
     """(n, num_numbers): the mean of each number (price, ...) over the history's liked items; NaN where unknown."""
     touches = histories.last_touches
-    liked = touches.weights > 0
-    values, queries = items.numbers[touches.item_rows[liked]], touches.query_rows[liked]
-    means = [_mean(values[:, k], queries, len(histories)) for k in range(values.shape[1])]
-    return np.stack(means, axis=1).astype(np.float32)
+    own = fixed(touches.indptr), fixed(touches.item_rows), fixed(touches.weights)
+    return _means(*own, fixed(items.numbers))
 
 
-def _mean(values: npt.NDArray[np.floating], groups: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-    known = ~np.isnan(values)
-    counts = np.bincount(groups[known], minlength=n)
-    sums = np.bincount(groups[known], values[known].astype(np.float64), n)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+@compiled
+def _activity(indptr: Ints, moments: Ints, times: Times, as_of: Times) -> _Numbers:
+    """(6, n): log counts of events and moments, the two gaps, days since the first event, events of this session."""
+    out = np.full((6, len(as_of)), np.nan, np.float32)
+    for row in range(len(as_of)):
+        first, stop = indptr[row], indptr[row + 1]
+        num_moments = moments[stop - 1] + 1 if stop > first else 0
+        out[0, row], out[1, row], out[5, row] = np.log1p(stop - first), np.log1p(num_moments), 0
+        if stop == first:
+            continue
+        out[2, row] = np.log1p(np.maximum(as_of[row] - times[stop - 1], 0.0))
+        out[3, row] = np.log1p(np.maximum((times[stop - 1] - times[first]) / max(num_moments - 1, 1), 0.0))
+        out[4, row] = (as_of[row] - times[first]) / DAY
+        for event in range(first, stop):
+            if as_of[row] - times[event] < SESSION_SECONDS:
+                out[5, row] += 1
+    return out
 
 
-def _in_last_moment(histories: Histories) -> npt.NDArray[np.int64]:
-    touches = histories.last_touches
-    newest = (touches.moments_ago == 0) & (touches.weights > 0)
-    return np.bincount(touches.query_rows[newest], minlength=len(histories))
+@compiled
+def _taken(
+    indptr: Ints, item_rows: Ints, moments_ago: Ints, weights: Weights, popularity: _Numbers
+) -> tuple[Ints, _Numbers, _Numbers]:
+    """Each (n,): distinct items, liked items of the newest moment, the mean log popularity of the liked ones."""
+    n = len(indptr) - 1
+    distinct, newest, mean = np.empty(n, np.int64), np.zeros(n, np.float32), np.full(n, np.nan, np.float32)
+    for row in range(n):
+        total, liked = 0.0, 0
+        distinct[row] = indptr[row + 1] - indptr[row]
+        for place in range(indptr[row], indptr[row + 1]):
+            if weights[place] > 0:
+                total, liked = total + popularity[item_rows[place], -1], liked + 1
+                newest[row] += moments_ago[place] == 0
+        if liked:
+            mean[row] = total / liked
+    return distinct, newest, mean
 
 
-def _pace(histories: Histories) -> Columns:
-    """Gaps in log seconds: since the newest event, and the mean between moments; events of the running session."""
-    n = len(histories)
-    first, last = np.full(n, np.nan), np.full(n, np.nan)
-    filled = histories.lengths > 0
-    first[filled] = histories.times[histories.indptr[:-1][filled]]
-    last[filled] = histories.times[histories.indptr[1:][filled] - 1]
-    age = np.maximum(histories.as_of - last, 0.0)
-    recent = histories.as_of[histories.query_rows] - histories.times < SESSION_SECONDS
-    mean_gap = (last - first) / np.maximum(histories.num_moments - 1, 1)
-    return {
-        "user:gap": np.log1p(age).astype(np.float32),
-        "user:mean_gap": np.log1p(np.maximum(mean_gap, 0.0)).astype(np.float32),
-        "user:days_known": ((histories.as_of - first) / DAY).astype(np.float32),
-        "user:session_events": np.bincount(histories.query_rows[recent], minlength=n).astype(np.float32),
-    }
+@compiled
+def _share(weights: Weights, item_rows: Ints, indptr: Ints, chosen: BoolArray) -> _Numbers:
+    """(n,): the share of each history's weight that is on `chosen` (n_items,) items; NaN without any weight."""
+    out = np.full(len(indptr) - 1, np.nan, np.float32)
+    for row in range(len(out)):
+        own, total = 0.0, 0.0
+        for place in range(indptr[row], indptr[row + 1]):
+            total += weights[place]
+            if chosen[item_rows[place]]:
+                own += weights[place]
+        if total > 0:
+            out[row] = own / total
+    return out
 
 
-def _novelty(histories: Histories, items: ItemFeatures) -> Columns:
-    """How much of the history is items that were untouched when the statistics were made: who takes one takes another.
-    In the newest moment, and lately.
-    """
-    out = {}
-    for name, half_life in (("user:new_last", 0.0), ("user:new_recent", _RECENT)):
-        weights = histories.weighted(half_life, _LIMIT)
-        sums = np.bincount(weights.query_rows, weights.data * items.untouched[weights.indices], len(histories))
-        share = sums / np.maximum(weights.totals, 1e-9)
-        out[name] = np.where(weights.totals > 0, share, np.nan).astype(np.float32)
+@compiled
+def _means(indptr: Ints, item_rows: Ints, weights: Weights, numbers: _Numbers) -> _Numbers:
+    """(n, num_numbers): see `mean_numbers`."""
+    out = np.full((len(indptr) - 1, numbers.shape[1]), np.nan, np.float32)
+    for row in range(len(out)):
+        for k in range(numbers.shape[1]):
+            total, known = 0.0, 0
+            for place in range(indptr[row], indptr[row + 1]):
+                value = numbers[item_rows[place], k]
+                if weights[place] > 0 and not np.isnan(value):
+                    total, known = total + value, known + 1
+            if known:
+                out[row, k] = total / known
     return out

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -151,10 +151,7 @@ class LambdaMartRanker:
         """The columns that the forest was trained on, (n_pairs, n_features)."""
         if features.names == self.names:
             return features.values
-        missing = sorted(set(self.names) - set(features.names))
-        if missing:
-            raise ValueError(f"the ranker was trained on other features; missing: {', '.join(missing)}")
-        return features.values[:, [features.names.index(name) for name in self.names]]
+        return features.values[:, _places(self.names, features.names)]
 
     def gains(self) -> dict[str, float]:
         """Total gain of each feature's splits, largest first."""
@@ -199,6 +196,15 @@ class _Progress:
                 self.best[part], self.num_trees[part] = result[2], env.iteration + 1
         if env.iteration + 1 - max(self.num_trees) >= self.patience:
             raise lightgbm.callback.EarlyStopException(env.iteration, results)
+
+
+@lru_cache(maxsize=32)
+def _places(wanted: tuple[str, ...], given: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Where the `wanted` features are among the `given` ones."""
+    missing = sorted(set(wanted) - set(given))
+    if missing:
+        raise ValueError(f"the ranker was trained on other features; missing: {', '.join(missing)}")
+    return np.array([given.index(name) for name in wanted], np.int64)
 
 
 def forest_seed(seed: int, number: int) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from recsys.retrieval.merge import Candidates
 from recsys.retrieval.popularity import PopularitySource
 from recsys.rules import NO_RULES, Rule, Rules
 from recsys.scoring import CHUNK, candidates_with_features
-from recsys.shaping import Placed, Shape, placed
+from recsys.shaping import Shape, placed
 from recsys.stage_clock import Observer, StageClock, nobody
 from recsys.wishes import problem_of, shape_of
 
@@ -70,6 +70,15 @@ class RequestCandidates:
     matrix: FeatureMatrix
 
 
+class _Entry(NamedTuple):
+    """An item of a list that is being made."""
+
+    item_row: int
+    score: float
+    sources: tuple[str, ...]
+    propensity: float | None = None
+
+
 @dataclass(frozen=True)
 class _Listed:
     """A request's own part of what was found: its pairs, best first, and the sources' ranks of every pair."""
@@ -84,6 +93,13 @@ class _Listed:
     def lowest(self) -> float:
         """The score of the last candidate, 0 without one."""
         return float(self.scores[-1]) if len(self.scores) else 0.0
+
+    def entries(self, places: Sequence[int]) -> list[_Entry]:
+        """The candidates at some places of the order."""
+        chosen = np.asarray(places, np.int64)
+        offered = self.ranks[self.pairs[chosen]].tolist()
+        given = zip(self.item_rows[chosen].tolist(), self.scores[chosen].tolist(), offered, strict=True)
+        return [_Entry(row, score, _offered(ranks, self.source_names)) for row, score, ranks in given]
 
 
 class Recommender:
@@ -184,10 +200,7 @@ class Recommender:
         self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], sources: Sequence[tuple[str, ...]]
     ) -> tuple[RecommendedItem, ...]:
         """A list made elsewhere: item rows, best first, their scores and what offered them."""
-        given = zip(rows.tolist(), scores.tolist(), sources, strict=True)
-        return tuple(
-            self._item(row, rank, score, names, None) for rank, (row, score, names) in enumerate(given, start=1)
-        )
+        return self._items([_Entry(*given) for given in zip(rows.tolist(), scores.tolist(), sources, strict=True)])
 
     def histories(self, requests: Sequence[Request]) -> Histories:
         """What the model gets to see of each request's user."""
@@ -345,15 +358,13 @@ class Recommender:
         rules = asked.rules.at(self._time(request)) if asked.rules.rules else ()
         shape = shape_of(request, self.model.settings.serve, rules, self.model.catalogue.items, asked.allowed, hidden)
         if shape.is_plain:
-            items = [
-                self._candidate(listed, place, place + 1, None) for place in range(min(request.n, len(listed.pairs)))
-            ]
+            items = listed.entries(range(min(request.n, len(listed.pairs))))
             if len(items) < request.n:
                 items += self._tail(request, history, hidden, listed, asked.allowed)
         else:
             items = self._shaped(request, history, hidden, listed, asked.allowed, shape)
         return Recommendation(
-            request.request_id, request.user, strategy, reason, tuple(items), history.unknown, history.degraded
+            request.request_id, request.user, strategy, reason, self._items(items), history.unknown, history.degraded
         )
 
     def _shaped(
@@ -364,31 +375,26 @@ class Recommender:
         listed: _Listed,
         allowed: BoolArray,
         shape: Shape,
-    ) -> list[RecommendedItem]:
+    ) -> list[_Entry]:
         """The list as `recsys.shaping` makes it; the scores stay the ranker's."""
         made = placed(
             listed.item_rows, request.n, shape, self.attributes, self.model.features.pairs.embeddings,
             lambda: self._popular(request, history, hidden, listed, len(self._ids), allowed), request.request_id,
         )  # fmt: skip
-        explores = shape.exploration.kind != "none"
-        items, num_others = [], 0
-        for rank, item in enumerate(made, start=1):
-            propensity = round(item.propensity, PROPENSITY_DIGITS) if explores else None
-            num_others += item.place is None
-            items.append(
-                self._other(item, rank, listed.lowest, num_others, propensity)
-                if item.place is None
-                else self._candidate(listed, item.place, rank, propensity)
-            )
-        return items
+        candidates = iter(listed.entries([item.place for item in made if item.place is not None]))
+        others = iter(self._others([item.item_row for item in made if item.place is None], listed.lowest, first=1))
+        entries = [next(others if item.place is None else candidates) for item in made]
+        if shape.exploration.kind == "none":
+            return entries
+        propensities = [round(item.propensity, PROPENSITY_DIGITS) for item in made]
+        return [entry._replace(propensity=own) for entry, own in zip(entries, propensities, strict=True)]
 
-    def _candidate(self, listed: _Listed, place: int, rank: int, propensity: float | None) -> RecommendedItem:
-        sources = _offered(listed.ranks[listed.pairs[place]], listed.source_names)
-        return self._item(int(listed.item_rows[place]), rank, float(listed.scores[place]), sources, propensity)
-
-    def _other(self, item: Placed, rank: int, lowest: float, number: int, propensity: float | None) -> RecommendedItem:
-        score = round(lowest - 1e-3 * number, SCORE_DIGITS)
-        return self._item(item.item_row, rank, score, (self.model.fallback.name,), propensity)
+    def _others(self, item_rows: Iterable[int], lowest: float, first: int) -> list[_Entry]:
+        """What popularity adds: below the last candidate's score, in this order, as the `first` to be added and on."""
+        return [
+            _Entry(int(row), round(lowest - 1e-3 * number, SCORE_DIGITS), (self.model.fallback.name,))
+            for number, row in enumerate(item_rows, start=first)
+        ]
 
     def _tail(
         self,
@@ -397,14 +403,11 @@ class Recommender:
         hidden: npt.NDArray[np.int64],
         listed: _Listed,
         allowed: BoolArray,
-    ) -> list[RecommendedItem]:
+    ) -> list[_Entry]:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
-        above = len(listed.pairs)
-        rows = self._popular(request, history, hidden, listed, request.n - above, allowed)
-        return [
-            self._other(Placed(int(row), None), above + k, listed.lowest, k, None)
-            for k, row in enumerate(rows, start=1)
-        ]
+        wanted = request.n - len(listed.pairs)
+        rows = self._popular(request, history, hidden, listed, wanted, allowed)
+        return self._others(rows.tolist(), listed.lowest, first=1)
 
     def _popular(
         self,
@@ -420,10 +423,12 @@ class Recommender:
         source = self._fallback([request], [history], self._signals([request]))
         return source.scores(self._build([history]))[""].top(n, blocked, allowed).item_rows
 
-    def _item(
-        self, row: int, rank: int, score: float, sources: tuple[str, ...], propensity: float | None
-    ) -> RecommendedItem:
-        return RecommendedItem(self._ids[row], rank, score, str(self._titles[row]), sources, propensity)
+    def _items(self, entries: Sequence[_Entry]) -> tuple[RecommendedItem, ...]:
+        titles = self._titles.take(np.array([entry.item_row for entry in entries], np.int64))
+        return tuple(
+            RecommendedItem(self._ids[entry.item_row], rank, entry.score, str(title), entry.sources, entry.propensity)
+            for rank, (entry, title) in enumerate(zip(entries, titles, strict=True), start=1)
+        )
 
     def _strategy(self, request: Request, history: _History) -> tuple[str, str]:
         """Which path answers, and why where it is not the ranker's."""
@@ -526,7 +531,7 @@ def _source_ranks(found: Candidates) -> tuple[npt.NDArray[np.float32], tuple[str
     return np.stack([found.columns[f"{name}:rank"] for name in names], axis=1), names
 
 
-def _offered(ranks: npt.NDArray[np.float32], names: tuple[str, ...]) -> tuple[str, ...]:
+def _offered(ranks: Sequence[float], names: tuple[str, ...]) -> tuple[str, ...]:
     """The sources that offered the item, the one that ranks it highest first."""
-    known = [(rank, k) for k, rank in enumerate(ranks.tolist()) if rank == rank]  # NaN is not itself
+    known = [(rank, k) for k, rank in enumerate(ranks) if rank == rank]  # NaN is not itself
     return tuple(names[k] for _, k in sorted(known))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from features.compiled import compiled, fixed
 from features.grid import on_grid
 from features.histories import Histories
 from features.row_changes import RowChanges
@@ -21,6 +22,8 @@ from recsys.retrieval.base import FitData
 from recsys.retrieval.nearest import NO_INDEX, NONE_MOVED, Bytes, Ints, Nearest, build_index, nearest, with_moved
 from recsys.retrieval.projection import mapped, project_factors, with_text
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
+
+Square = npt.NDArray[np.float64]
 
 
 class AlsSettings(Settings):
@@ -133,15 +136,35 @@ class AlsSource:
             span = confidence.span(row)
             if span.start == span.stop:
                 continue
-            c = confidence.data[span].astype(np.float64) * self.alpha
-            wide = self.item_factors[confidence.indices[span]].astype(np.float64) * self.largest_norm
-            out[row] = np.linalg.solve(self._base + wide.T @ (wide * (c - 1)[:, None]), wide.T @ c)
+            own = fixed(confidence.data[span].astype(np.float64) * self.alpha)
+            rows = fixed(confidence.indices[span])
+            out[row] = _solved(*self._equations, fixed(self.item_factors), rows, own, self.largest_norm)
         return out
 
     @cached_property
-    def _base(self) -> npt.NDArray[np.float64]:
-        """The part of the normal equations that all users share."""
-        return np.asarray(self.gram + self.regularization * np.eye(len(self.gram)))
+    def _equations(self) -> tuple[Square, Square]:
+        """The part of the normal equations that all users share, and its inverse."""
+        base = np.asarray(self.gram + self.regularization * np.eye(len(self.gram)), np.float64)
+        return fixed(base), fixed(np.asarray(np.linalg.inv(base), np.float64))
+
+
+@compiled
+def _solved(
+    base: Square, inverse: Square, factors: F32, rows: Ints, confidence: npt.NDArray[np.float64], scale: float
+) -> npt.NDArray[np.float64]:
+    """(factors,): the user's vector of the items at `rows`. Of fewer items than factors the system of their own number
+    is solved, to the same (Woodbury 1950).
+    """
+    wide = np.empty((len(rows), len(base)), np.float64)
+    for k in range(len(rows)):
+        wide[k] = factors[rows[k]]
+    wide *= scale
+    more = (confidence - 1).reshape(-1, 1)
+    if len(rows) >= len(base):
+        return np.linalg.solve(base + np.dot(wide.T, wide * more), np.dot(wide.T, confidence))
+    reached = np.dot(wide, inverse)
+    shares = np.linalg.solve(np.eye(len(rows)) + np.dot(reached, wide.T) * more, confidence)
+    return np.asarray(np.dot(shares, reached))
 
 
 def _factorise(data: FitData, settings: AlsSettings) -> tuple[F32, F32]:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from features.compiled import compiled, fixed
+from features.grid import Steps, in_steps, products
 from features.histories import Histories
 from features.item_sets import ItemSets
 from features.runs import Pairs
@@ -24,13 +25,13 @@ wanted.
 
 @dataclass(frozen=True)
 class OwnItems:
-    """The only items that a source may offer: their `rows` (ascending), their texts' embeddings and their attributes,
-    taken out of the catalogue's because beside each other they are read faster. `nearest`, where there are too many to
-    look at them all, proposes some; `embeddings` is empty then.
+    """The only items that a source may offer: their `rows` (ascending), their `texts`' embeddings in steps of the grid
+    and their attributes, taken out of the catalogue's because beside each other they are read faster. `nearest`, where
+    there are too many to look at them all, proposes some; `texts` is empty then.
     """
 
     rows: IntArray
-    embeddings: F32
+    texts: Steps
     attributes: sp.csr_matrix
     nearest: NearestOf | None = None
 
@@ -53,8 +54,11 @@ class ContentScores:
         if self.own.nearest is None:
             rows = [self.own.rows] * len(queries)
             every = np.arange(len(self.own.rows))
-            by_text = queries @ self.own.embeddings.T
-            values = [own + self._affinities(row, self.own.attributes, every) for row, own in enumerate(by_text)]
+            asked = in_steps(queries, items=False)
+            values = [
+                products(self.own.texts, query) + self._affinities(row, self.own.attributes, every)
+                for row, query in enumerate(asked)
+            ]
         else:
             wanted = [n + len(blocked.row(row)) for row in range(len(queries))]
             rows = [self._looked_at(row, size, self.own.nearest, allowed) for row, size in enumerate(wanted)]

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from features.compiled import compiled
+from features.compiled import compiled, fixed
 from features.histories import Histories, HistoryWeights
 from features.row_changes import RowChanges
-from features.runs import ends, flat_rows
+from features.runs import ends
 from features.tables import FloatArray, IntArray
 from recsys.retrieval.scores import F32, Scores, SparseScores
 
@@ -56,17 +56,36 @@ class ItemItemSource:
         """
         every = asked[1].span(query_row)
         columns, data, place = self._entries(asked[1].indices[every])
-        full = np.zeros((len(asked), every.stop - every.start), np.float32)
+        places = asked[1].places[every]
+        full = np.zeros((len(asked), len(places)), np.float32)
         for way, weights in zip(full, asked, strict=True):
             own = weights.span(query_row)
-            way[np.searchsorted(asked[1].places[every], weights.places[own])] = weights.data[own]
+            way[np.searchsorted(places, weights.places[own])] = weights.data[own]
         order = np.sort(columns.astype(np.int64) << _PLACE_BITS | np.arange(len(columns)))
         return _sums(order, data, place, full)
 
     def _entries(self, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
         """Column, weight and place in `rows` of all that these items say; a column may come twice."""
-        flat, place = flat_rows(self.weights, rows)
-        return self.weights.indices[flat], self.weights.data[flat], place
+        return rows_of(self.weights, rows)
+
+
+def rows_of(matrix: sp.csr_matrix, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
+    """Column, value and place in `rows` of all entries of some rows of a CSR matrix."""
+    return _rows_of(fixed(matrix.indptr), fixed(matrix.indices), fixed(matrix.data), fixed(rows))
+
+
+@compiled
+def _rows_of(indptr: IntArray, indices: IntArray, data: F32, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
+    size = 0
+    for row in rows:
+        size += indptr[row + 1] - indptr[row]
+    columns, values = np.empty(size, indices.dtype), np.empty(size, np.float32)
+    place, n = np.empty(size, np.int64), 0
+    for k, row in enumerate(rows):
+        for entry in range(indptr[row], indptr[row + 1]):
+            columns[n], values[n], place[n] = indices[entry], data[entry], k
+            n += 1
+    return columns, values, place
 
 
 @compiled

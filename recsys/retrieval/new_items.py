@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from features.attributes import attribute_vectors
+from features.grid import in_steps
 from features.histories import Histories
 from features.row_changes import RowChanges
 from features.settings import Settings
@@ -84,9 +85,9 @@ class NewItemsSource:
         rows, attributes = self.new_rows, self.attributes[self.new_rows]
         index = nearest(self.index)
         if index is None:
-            return OwnItems(rows, self.embeddings[rows], attributes)
+            return OwnItems(rows, in_steps(self.embeddings[rows], items=True), attributes)
         others = np.union1d(self.moved, np.setdiff1d(rows, self.indexed))
-        return OwnItems(rows, self.embeddings[:0], attributes, NearestOf(index, self.indexed, others))
+        return OwnItems(rows, np.empty((0, 0), np.int16), attributes, NearestOf(index, self.indexed, others))
 
     def with_embeddings(self, embeddings: F32) -> Self:
         """The same source over other texts."""

@@ -11,11 +11,10 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from features.row_changes import RowChanges, enlarged
-from features.runs import flat_rows
 from features.settings import Settings
 from features.tables import BoolArray, FloatArray, IntArray
 from recsys.retrieval.base import FitData
-from recsys.retrieval.item_item import ItemItemSource, empty_weights, keep_largest
+from recsys.retrieval.item_item import ItemItemSource, empty_weights, keep_largest, rows_of
 from recsys.retrieval.scores import F32
 
 
@@ -91,12 +90,8 @@ class LiveTransitionsSource(TransitionsSource):
 
     def _entries(self, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
         columns, data, place = super()._entries(rows)
-        flat, other = flat_rows(self.added, rows)
-        return (
-            np.concatenate([columns, self.added.indices[flat]]),
-            np.concatenate([data, self.added.data[flat]]),
-            np.concatenate([place, other]),
-        )
+        more = rows_of(self.added, rows)
+        return np.concatenate([columns, more[0]]), np.concatenate([data, more[1]]), np.concatenate([place, more[2]])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""The sequence model's answer to one history. A compiled loop: the model is so small that calling numpy for each of its
+steps took most of the time.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from features.compiled import compiled
+
+F32 = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+_EPSILON = np.float32(1e-5)
+_GELU = np.float32(math.sqrt(2 / math.pi))
+_CUBIC = np.float32(0.044715)
+
+
+@compiled
+def newest_state(x: F32, ago: Ints, attend: F32, joined: F32, wide: F32, narrow: F32, gap_bias: F32, norm: F32) -> F32:
+    """(size,) float32: the mean of the newest moment's states. `x` (length, size) are the items' vectors, oldest first,
+    `ago` (length,) how many moments ago each was; the other arrays are those of `SequenceSource`.
+    """
+    length, last = len(x), len(attend) - 1
+    newest = length - 1
+    while newest > 0 and ago[newest - 1] == ago[length - 1]:
+        newest -= 1
+    for layer in range(len(attend)):
+        wanted = newest if layer == last else 0  # of the last layer only the newest states are needed
+        read = _attention(_linear(_standardised(x), attend[layer]), ago, gap_bias[layer], wanted)
+        x = x[wanted:] + _linear(read, joined[layer])
+        hidden = _linear(_standardised(x), wide[layer])
+        _gelu(hidden)
+        x = x + _linear(hidden, narrow[layer])
+    x = _standardised(x)
+    state = np.zeros(x.shape[1], np.float32)
+    for row in range(len(x)):
+        state += x[row] * norm[0] + norm[1]
+    return state / np.float32(len(x))
+
+
+@compiled
+def _attention(parts: F32, ago: Ints, bias: F32, wanted: int) -> F32:
+    """(length - wanted, size): what the tokens from `wanted` on read of those that are not later. `parts` (length, 3
+    size) are queries, keys and values, `bias` (heads, max_gap + 1) goes by the moments between two tokens.
+    """
+    length, size = len(parts), parts.shape[1] // 3
+    heads, largest = len(bias), bias.shape[1] - 1
+    width = size // heads
+    scale = np.float32(1 / math.sqrt(width))
+    read = np.zeros((length - wanted, size), np.float32)
+    weights = np.empty(length, np.float32)
+    for head in range(heads):
+        first = head * width
+        for token in range(wanted, length):
+            query = parts[token, first : first + width]
+            seen = length  # one moment has no order: of its tokens each sees all
+            while seen > token + 1 and ago[seen - 1] < ago[token]:
+                seen -= 1
+            most = np.float32(-np.inf)
+            for other in range(seen):
+                key = parts[other, size + first : size + first + width]
+                gap = min(ago[other] - ago[token], largest)
+                weights[other] = (query * key).sum() * scale + bias[head, gap]
+                most = max(most, weights[other])
+            total = np.float32(0)
+            for other in range(seen):
+                weights[other] = math.exp(weights[other] - most)
+                total += weights[other]
+            own = read[token - wanted, first : first + width]
+            for other in range(seen):
+                own += weights[other] / total * parts[other, 2 * size + first : 2 * size + first + width]
+    return read
+
+
+@compiled
+def _linear(x: F32, weights: F32) -> F32:
+    """`x` times a matrix whose last row is the bias."""
+    return np.asarray(np.dot(x, weights[:-1]) + weights[-1])
+
+
+@compiled
+def _standardised(x: F32) -> F32:
+    out = np.empty_like(x)
+    for row in range(len(x)):
+        centred = x[row] - x[row].mean()
+        out[row] = centred / np.sqrt((centred * centred).mean() + _EPSILON)
+    return out
+
+
+@compiled
+def _gelu(x: F32) -> None:
+    """The tanh form (Hendrycks and Gimpel 2016), in place."""
+    for row in range(len(x)):
+        for k in range(x.shape[1]):
+            value = x[row, k]
+            inner = _GELU * (value + _CUBIC * value * value * value)
+            x[row, k] = np.float32(0.5) * value * (np.float32(1) + np.tanh(inner))
