@@ -52,6 +52,8 @@ def fixed(array: npt.NDArray[S]) -> npt.NDArray[S]:
     """`array`, contiguous and read-only: to numba an array that may be written to, or has another layout, is of another
     type, which would be compiled for amid a request.
     """
+    if array.flags.c_contiguous and not array.flags.writeable:
+        return array
     out = np.ascontiguousarray(array).view()
     out.flags.writeable = False
     return out

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from features.builder import FeatureMatrix
 from features.histories import Histories
@@ -131,7 +132,7 @@ class Recommender:
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
         self.id_order = model.catalogue.items.places
-        self._titles = model.catalogue.frame[TITLE].array
+        self._titles = pa.array(model.catalogue.frame[TITLE])
 
     @classmethod
     def live(
@@ -424,10 +425,9 @@ class Recommender:
         return source.scores(self._build([history]))[""].top(n, blocked, allowed).item_rows
 
     def _items(self, entries: Sequence[_Entry]) -> tuple[RecommendedItem, ...]:
-        titles = self._titles.take(np.array([entry.item_row for entry in entries], np.int64))
         return tuple(
-            RecommendedItem(self._ids[entry.item_row], rank, entry.score, str(title), entry.sources, entry.propensity)
-            for rank, (entry, title) in enumerate(zip(entries, titles, strict=True), start=1)
+            RecommendedItem(self._ids[row], rank, score, self._titles[row].as_py(), sources, propensity)
+            for rank, (row, score, sources, propensity) in enumerate(entries, start=1)
         )
 
     def _strategy(self, request: Request, history: _History) -> tuple[str, str]:

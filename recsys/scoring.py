@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.builder import FeatureBuilder, FeatureMatrix
+from features.compiled import compiled, fixed
 from features.cycles import RepeatFeatures
-from features.histories import Histories
+from features.histories import Histories, Ints
 from features.item_sets import ItemSets
 from features.runs import rank_in_run
 from features.tables import BoolArray, FloatArray, IntArray
 from recsys.metrics import mean, ndcg_at_k
 from recsys.retrieval.base import CandidateSource
 from recsys.retrieval.merge import Candidates, merge
+from recsys.retrieval.scores import F32
 from recsys.stage_clock import Observer, StageClock, nobody
 
 CHUNK = 256
@@ -47,25 +49,46 @@ def _agreement(found: Candidates) -> dict[str, FloatArray]:
     """How many sources offer the candidate, the reciprocal rank fusion of their ranks (Cormack et al. 2009), and
     each source's score as a share of the best score in the list.
     """
-    ranks = {name: values for name, values in found.columns.items() if name.endswith(":rank")}
-    if not ranks:
+    names = [name for name in found.columns if name.endswith(":rank")]
+    if not names:
         return {}
-    out = agreement(np.stack(list(ranks.values())))
-    scores = np.stack([found.columns[name.replace(":rank", ":score")] for name in ranks])
-    starts, lengths = found.pairs.starts, found.pairs.lengths
-    best = np.maximum.reduceat(scores, starts, axis=1) if len(starts) else scores
-    share = np.where(best > 0, 1 / np.where(best > 0, best, 1), 0)
-    relative = (scores * np.repeat(share, lengths, axis=1)).astype(np.float32)
-    return out | {name.replace(":rank", ":relative"): row for name, row in zip(ranks, relative, strict=True)}
+    scores = np.stack([found.columns[name.replace(":rank", ":score")] for name in names])
+    relative = _relative(fixed(scores), fixed(found.pairs.query_rows))
+    out = agreement(np.stack([found.columns[name] for name in names]))
+    return out | {name.replace(":rank", ":relative"): row for name, row in zip(names, relative, strict=True)}
 
 
 def agreement(ranks: FloatArray) -> dict[str, FloatArray]:
     """What the sources' ranks (n_sources, n_pairs), NaN where one did not offer the item, say together."""
-    offered = ~np.isnan(ranks)
-    return {
-        "sources:count": offered.sum(axis=0).astype(np.float32),
-        "sources:fusion": np.where(offered, 1 / (60 + ranks), 0).sum(axis=0).astype(np.float32),
-    }
+    count, fusion = _fused(fixed(np.asarray(ranks, np.float32)))
+    return {"sources:count": count, "sources:fusion": fusion}
+
+
+@compiled
+def _fused(ranks: F32) -> tuple[F32, F32]:
+    count, fusion = np.zeros(ranks.shape[1], np.float32), np.zeros(ranks.shape[1], np.float32)
+    for source in range(len(ranks)):
+        for pair in range(ranks.shape[1]):
+            if not np.isnan(ranks[source, pair]):
+                count[pair] += 1
+                fusion[pair] += np.float32(1) / (np.float32(60) + ranks[source, pair])
+    return count, fusion
+
+
+@compiled
+def _relative(scores: F32, query_rows: Ints) -> F32:
+    """(n_sources, n_pairs): each score as a share of the largest in its list, 0 where none is positive."""
+    out = np.zeros_like(scores)
+    num_pairs, start = scores.shape[1], 0
+    for pair in range(1, num_pairs + 1):
+        if pair < num_pairs and query_rows[pair] == query_rows[start]:
+            continue
+        for source in range(len(scores)):
+            best = scores[source, start:pair].max()
+            if best > 0:
+                out[source, start:pair] = scores[source, start:pair] * (np.float32(1) / best)
+        start = pair
+    return out
 
 
 def mean_ndcg(query_rows: IntArray, labels: FloatArray, num_labels: IntArray, k: int = 10) -> float:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.histories import Histories
+from features.compiled import compiled, fixed
+from features.histories import Histories, Ints
 from features.item_sets import ItemSets
-from features.runs import Pairs, rank_in_run, run_starts
+from features.runs import Pairs, run_starts
 from features.tables import BoolArray
 from recsys.retrieval.base import CandidateSource
 from recsys.retrieval.scores import F32
@@ -50,7 +51,16 @@ def merge(
     for source, answer, top, key in zip(sources, answers, tops, keys, strict=True):
         for view, scores in answer.items():
             columns[score_name(source.name, view)] = scores.at(pairs)
-        rank = np.full(len(union), np.nan, np.float32)
-        rank[np.searchsorted(union, key)] = rank_in_run(top.query_rows) + 1
-        columns[f"{source.name}:rank"] = rank
+        columns[f"{source.name}:rank"] = _ranks(fixed(union), fixed(key), fixed(top.query_rows))
     return Candidates(pairs, columns)
+
+
+@compiled
+def _ranks(union: Ints, keys: Ints, query_rows: Ints) -> F32:
+    """Of each key in `union` (ascending) its rank among the `keys` of its history, which stand best first."""
+    ranks = np.full(len(union), np.nan, np.float32)
+    rank = 0
+    for place in range(len(keys)):
+        rank = rank + 1 if place and query_rows[place] == query_rows[place - 1] else 1
+        ranks[np.searchsorted(union, keys[place])] = rank
+    return ranks

@@ -78,11 +78,8 @@ class SparseScores:
 
     def at(self, pairs: Pairs) -> F32:
         """See `Scores.at`."""
-        out = np.empty(len(pairs), np.float32)
-        for row, span in pairs.runs:
-            columns, values = self._row(row)
-            out[span] = _looked_up(fixed(columns), fixed(values), fixed(pairs.item_rows[span]))
-        return out
+        own = fixed(self.indptr), fixed(self.indices), fixed(self.data)
+        return _looked_up(*own, fixed(pairs.query_rows), fixed(pairs.item_rows))
 
     def _row(self, row: int) -> tuple[IntArray, F32]:
         start, stop = self.indptr[row], self.indptr[row + 1]
@@ -188,13 +185,14 @@ class SharedScores:
 
 
 @compiled
-def _looked_up(columns: IntArray, values: F32, wanted: IntArray) -> F32:
-    """The values of the `wanted` columns, 0 for those that are not among `columns` (ascending)."""
-    out = np.zeros(len(wanted), np.float32)
-    places = np.searchsorted(columns, wanted)
-    for k in range(len(wanted)):
-        if places[k] < len(columns) and columns[places[k]] == wanted[k]:
-            out[k] = values[places[k]]
+def _looked_up(indptr: IntArray, columns: IntArray, values: F32, query_rows: IntArray, item_rows: IntArray) -> F32:
+    """The values of a CSR matrix, columns ascending, at some places; 0 where it has none."""
+    out = np.zeros(len(item_rows), np.float32)
+    for pair in range(len(item_rows)):
+        start, stop = indptr[query_rows[pair]], indptr[query_rows[pair] + 1]
+        place = start + np.searchsorted(columns[start:stop], item_rows[pair])
+        if place < stop and columns[place] == item_rows[pair]:
+            out[pair] = values[place]
     return out
 
 
