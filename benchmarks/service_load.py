@@ -27,6 +27,8 @@ from recsys.threads import limit_threads
 LIST_LENGTH = 10
 WARM_UP = 50
 CLIENTS = 2
+_AWAKE = 0.0005
+"""Seconds before it is due that a client is awake: a sleep ends a fifth of a millisecond late."""
 
 
 def open_loop(client: Client, requests: list[Request], rate: float) -> Row:
@@ -35,7 +37,9 @@ def open_loop(client: Client, requests: list[Request], rate: float) -> Row:
 
     def one(number: int) -> float:
         due = started + number / rate
-        time.sleep(max(0.0, due - time.perf_counter()))
+        time.sleep(max(0.0, due - _AWAKE - time.perf_counter()))
+        while time.perf_counter() < due:
+            pass
         client.ask(requests[number])
         return time.perf_counter() - due
 
