@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from handmade import handmade_model
 from recsys.bundle import promote, rollback, save_bundle
 from service import Service
+from waiting import eventually
 
 pytestmark = pytest.mark.faults
 ASKERS = 4
@@ -48,10 +48,9 @@ def versions(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
-def seen_by_all(service: Service, path: str, holds: object, asks: int = 40) -> bool:
-    """Whether many answers in a row, which no worker could give alone, have what `holds` says."""
-    answers = [service.ask("GET", path)[1] for _ in range(asks)]
-    return all(holds(answer) for answer in answers)  # type: ignore[operator]
+def soon_seen_by_all(service: Service, path: str, holds: Callable[..., bool], asks: int = 40) -> bool:
+    """Whether many answers in a row, which no worker could give alone, soon have what `holds` says."""
+    return eventually(lambda: all(holds(service.ask("GET", path)[1]) for _ in range(asks)))
 
 
 def test_swaps_and_rollbacks_under_load_fail_no_request(service: Service, root: Path) -> None:
@@ -79,9 +78,8 @@ def test_swaps_and_rollbacks_under_load_fail_no_request(service: Service, root: 
             else:
                 rollback(root)
             assert service.ask("PUT", f"/items/n{swap}", {"title": f"new {swap}"})[0] == 200
-            time.sleep(1.0)
             expected = versions(root)[1 - swap % 2]
-            assert seen_by_all(service, "/readyz", lambda a, name=expected: a.get("bundle") == name)
+            assert soon_seen_by_all(service, "/readyz", lambda a, name=expected: a.get("bundle") == name)
         done.set()
         seen = [future.result() for future in asked]
     assert not failures, failures[:3]
@@ -90,16 +88,14 @@ def test_swaps_and_rollbacks_under_load_fail_no_request(service: Service, root: 
     assert {f"n{swap}" for swap in range(SWAPS)} <= {item["item_id"] for item in listed}  # type: ignore[attr-defined]
 
 
-def test_every_worker_has_an_item_within_a_second(service: Service) -> None:
+def test_every_worker_follows_an_item(service: Service) -> None:
     def has(answer: dict[str, object]) -> bool:
         return "new" in {item["item_id"] for item in answer["items"]}  # type: ignore[attr-defined]
 
     assert service.ask("PUT", "/items/new", {"title": "new"})[0] == 200
-    time.sleep(1.0)
-    assert seen_by_all(service, "/recommend?recent=i03&n=50", has)
+    assert soon_seen_by_all(service, "/recommend?recent=i03&n=50", has)
     assert service.ask("DELETE", "/items/new")[0] == 200
-    time.sleep(1.0)
-    assert seen_by_all(service, "/recommend?recent=i03&n=50", lambda answer: not has(answer))
+    assert soon_seen_by_all(service, "/recommend?recent=i03&n=50", lambda answer: not has(answer))
 
 
 def test_items_survive_kill_minus_nine(service: Service) -> None:
@@ -120,8 +116,7 @@ def test_a_damaged_bundle_is_refused_by_every_worker(service: Service, root: Pat
     damaged.unlink()
     damaged.write_bytes(content[: len(content) // 2])
     (root / "CURRENT").write_text(second + "\n")  # by hand: `promote` would have refused it
-    time.sleep(1.5)
-    assert seen_by_all(
+    assert soon_seen_by_all(
         service,
         "/readyz",
         lambda a: a.get("bundle") == first and second in str(a.get("refused")) and "parquet" in str(a),
