@@ -111,13 +111,13 @@ class RowChanges:
 
     def square(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
         """(num_items, num_items): `matrix` with empty rows and columns for what is new; its entries are not copied."""
-        return enlarged(matrix, self.num_items)
+        return enlarged(matrix, self.num_items, self.num_items)
 
 
-def enlarged(matrix: sp.csr_matrix, num_items: int) -> sp.csr_matrix:
-    """(num_items, num_items): a smaller square matrix, empty rows and columns behind; its entries are not copied."""
-    behind = np.full(num_items - matrix.shape[0], matrix.indptr[-1], matrix.indptr.dtype)
-    return _csr(matrix.data, matrix.indices, np.concatenate([matrix.indptr, behind]), num_items)
+def enlarged(matrix: sp.csr_matrix, num_rows: int, num_columns: int) -> sp.csr_matrix:
+    """A smaller matrix with empty rows and columns behind, (num_rows, num_columns); its entries are not copied."""
+    behind = np.full(num_rows - matrix.shape[0], matrix.indptr[-1], matrix.indptr.dtype)
+    return _csr(matrix.data, matrix.indices, np.concatenate([matrix.indptr, behind]), num_columns)
 
 
 def _differ(matrix: sp.csr_matrix, rows: Ints, values: sp.csr_matrix) -> bool:

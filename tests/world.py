@@ -81,6 +81,7 @@ TINY = {
         "per_source": 15,
         "linear": {"regularization": [10.0], "half_life": [2.0]},
         "neighbours": {"half_life": [2.0]},
+        "user_neighbours": {"half_life": [2.0], "popularity": [0.3]},
         "transitions": {"half_life": [0.7]},
         "als": {"factors": 8, "iterations": 3, "alpha": [5.0], "half_life": [None]},
         "popularity": {"recent_share": [0.5]},

@@ -60,7 +60,7 @@ class ItemItemSource:
         for way, weights in zip(full, asked, strict=True):
             own = weights.span(query_row)
             way[np.searchsorted(places, weights.places[own])] = weights.data[own]
-        return _sums(columns, data, place, full, self.weights.shape[1])
+        return column_sums(columns, data, place, full, self.weights.shape[1])
 
     def _entries(self, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
         """Column, weight and place in `rows` of all that these items say; a column may come twice."""
@@ -87,7 +87,7 @@ def _rows_of(indptr: IntArray, indices: IntArray, data: F32, rows: IntArray) -> 
 
 
 @compiled
-def _sums(columns: IntArray, data: F32, place: IntArray, weights: F32, num_columns: int) -> tuple[IntArray, F32]:
+def column_sums(columns: IntArray, data: F32, place: IntArray, weights: F32, num_columns: int) -> tuple[IntArray, F32]:
     """The columns of entries, each once, ascending, and for each row of `weights` (n_ways, n_rows) the sum over a
     column's entries of `data` times the weight of its `place`, in the order of the entries.
     """

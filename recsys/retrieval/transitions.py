@@ -86,7 +86,7 @@ class LiveTransitionsSource(TransitionsSource):
 
     def following(self, base: TransitionsSource) -> LiveTransitionsSource:
         """The same over a catalogue that has grown, of which `base` is the model's source."""
-        return base.with_added(enlarged(self.added, base.weights.shape[0]))
+        return base.with_added(enlarged(self.added, *base.weights.shape))
 
     def _entries(self, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
         columns, data, place = super()._entries(rows)

@@ -17,12 +17,13 @@ from recsys.retrieval.sequence import SequenceSource
 from recsys.retrieval.sequence_settings import SequenceSettings
 from recsys.retrieval.text_profile import TextProfileSettings, TextProfileSource
 from recsys.retrieval.transitions import TransitionsSettings, TransitionsSource
+from recsys.retrieval.user_neighbours import UserNeighboursSettings, UserNeighboursSource
 
 SOURCES: dict[str, type[Any]] = {
     source.name: source
     for source in (
-        LinearSource, TransitionsSource, NeighboursSource, AlsSource, SequenceSource, TextProfileSource, NewItemsSource,
-        PopularitySource,
+        LinearSource, TransitionsSource, NeighboursSource, UserNeighboursSource, AlsSource, SequenceSource,
+        TextProfileSource, NewItemsSource, PopularitySource,
     )
 }  # fmt: skip
 """Source name -> class (see `CandidateSource`), in the order in which ties between sources are broken."""
@@ -36,6 +37,7 @@ class RetrievalSettings(Settings):
     linear: LinearSettings = LinearSettings()
     transitions: TransitionsSettings = TransitionsSettings()
     neighbours: NeighboursSettings = NeighboursSettings()
+    user_neighbours: UserNeighboursSettings = UserNeighboursSettings()
     als: AlsSettings = AlsSettings()
     sequence: SequenceSettings = SequenceSettings()
     text_profile: TextProfileSettings = TextProfileSettings()
