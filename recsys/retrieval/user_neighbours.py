@@ -115,7 +115,7 @@ class UserNeighboursSource:
         order = np.argsort(rows)
         entries = _followed(
             fixed(self.taken.indptr), fixed(self.taken.indices), fixed(self.taken.data), fixed(self.moments),
-            fixed(users[nearest]), fixed(alike[0][nearest]), fixed(rows[order]), fixed(weights[order]), self.reach,
+            fixed(users[nearest].astype(np.int64)), fixed(alike[0][nearest]), fixed(rows[order]), fixed(weights[order]), self.reach,
         )  # fmt: skip
         columns, data, after = entries
         ways = np.array([[self.behind, 1.0], [0.0, 1.0]], np.float32)
