@@ -9,7 +9,6 @@ from pydantic import Field
 from features.settings import Settings
 from recsys.retrieval.als import AlsSettings, AlsSource
 from recsys.retrieval.linear import LinearSettings, LinearSource
-from recsys.retrieval.linear_next import LinearNextSettings, LinearNextSource
 from recsys.retrieval.neighbours import NeighboursSettings, NeighboursSource
 from recsys.retrieval.new_items import NewItemsSettings, NewItemsSource
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
@@ -23,8 +22,8 @@ from recsys.retrieval.user_neighbours import UserNeighboursSettings, UserNeighbo
 SOURCES: dict[str, type[Any]] = {
     source.name: source
     for source in (
-        LinearSource, LinearNextSource, TransitionsSource, NeighboursSource, UserNeighboursSource, AlsSource,
-        SequenceSource, TextProfileSource, NewItemsSource, PopularitySource,
+        LinearSource, TransitionsSource, NeighboursSource, UserNeighboursSource, AlsSource, SequenceSource,
+        TextProfileSource, NewItemsSource, PopularitySource,
     )
 }  # fmt: skip
 """Source name -> class (see `CandidateSource`), in the order in which ties between sources are broken."""
@@ -36,7 +35,6 @@ class RetrievalSettings(Settings):
     per_source: int = Field(default=100, ge=1, le=1000)
     """Candidates of each source; the union of them is what the ranker orders."""
     linear: LinearSettings = LinearSettings()
-    linear_next: LinearNextSettings = LinearNextSettings()
     transitions: TransitionsSettings = TransitionsSettings()
     neighbours: NeighboursSettings = NeighboursSettings()
     user_neighbours: UserNeighboursSettings = UserNeighboursSettings()
