@@ -42,7 +42,6 @@ GROUPS: Mapping[str, Dimensions] = {
         "retrieval.user_neighbours.num_users": IntDistribution(50, 500, log=True),
         "retrieval.user_neighbours.reach": FloatDistribution(2.0, 30.0, log=True),
         "retrieval.user_neighbours.behind": FloatDistribution(0.0, 1.0),
-        "retrieval.linear_next.past_half_life": FloatDistribution(0.5, 10.0, log=True),
         "retrieval.als.factors": IntDistribution(16, 160, log=True),
         "retrieval.als.regularization": FloatDistribution(0.01, 30.0, log=True),
         "retrieval.als.iterations": IntDistribution(5, 30),

@@ -36,7 +36,7 @@ class UserNeighboursSettings(Settings):
     num_users: int = Field(default=200, ge=1)
     """Neighbours listened to: those whose items are most alike."""
     half_life: tuple[float | None, ...] = Field(default=(5.0, 2.0, 0.7), min_length=1)
-    popularity: tuple[float, ...] = Field(default=(0.15, 0.3), min_length=1)
+    popularity: tuple[float, ...] = Field(default=(0.0, 0.15, 0.3), min_length=1)
     """What an item says for itself falls with how many took it, to this power."""
     reach: float = Field(default=10.0, gt=0)
     """Moments from what is shared after which what a neighbour took counts 1/e."""
@@ -113,11 +113,11 @@ class UserNeighboursSource:
         users, alike = column_sums(*rows_of(self.takers, rows), weights[None], self.takers.shape[1])
         nearest = np.sort(best_of(alike[0], np.arange(len(users)), self.num_users, 0.0))
         order = np.argsort(rows)
-        entries = _followed(
+        columns, data, after = _followed(
             fixed(self.taken.indptr), fixed(self.taken.indices), fixed(self.taken.data), fixed(self.moments),
-            fixed(users[nearest].astype(np.int64)), fixed(alike[0][nearest]), fixed(rows[order]), fixed(weights[order]), self.reach,
+            fixed(users[nearest].astype(np.int64)), fixed(alike[0][nearest]),
+            fixed(rows[order]), fixed(weights[order]), self.reach,
         )  # fmt: skip
-        columns, data, after = entries
         ways = np.array([[self.behind, 1.0], [0.0, 1.0]], np.float32)
         return column_sums(columns, data, after, ways, self.taken.shape[1])
 
