@@ -15,7 +15,7 @@ import dataclasses
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,15 @@ import scipy.sparse as sp
 from features.attributes import own_values
 from features.blended_encoder import load_encoder
 from features.grid import on_grid
+from features.interactions import EventSettings
 from features.runs import ends
-from features.tables import BRAND, CATEGORY, ITEM_ID, TITLE, Catalogue, IdIndex
+from features.tables import BRAND, CATEGORY, ITEM_ID, TITLE, Catalogue, Events, IdIndex
 from recsys.bundle import ENCODER, load_bundle, save_bundle, version_folder
 from recsys.errors import ShelftalkError
 from recsys.model import FittedModel, StoredHistories
+from recsys.retrieval.base import FitData
 from recsys.retrieval.nearest import build_index
+from recsys.retrieval.user_neighbours import UserNeighboursSettings, UserNeighboursSource
 
 NOISE = 0.5
 """Length of the noise added to unit vectors: copies of an item are alike (cosine about .8), not the same."""
@@ -71,17 +74,36 @@ def scaled(model: FittedModel, num_items: int, num_events: int, per_source: int)
     scale = Scale(len(model.catalogue), max(1, round(num_items / len(model.catalogue))), np.random.default_rng(0))
     retrieval = model.settings.retrieval.model_copy(update={"per_source": per_source})
     histories, users = _histories(model, scale, max(1, round(num_events / len(model.histories.item_rows))))
+    catalogue = _catalogue(model.catalogue, scale)
     return dataclasses.replace(
         model,
-        catalogue=_catalogue(model.catalogue, scale),
+        catalogue=catalogue,
         users=users,
         histories=histories,
-        sources=tuple(_component(source, scale) for source in model.sources),
+        sources=tuple(
+            _user_neighbours(source, catalogue, histories, len(users))
+            if isinstance(source, UserNeighboursSource)
+            else _component(source, scale)
+            for source in model.sources
+        ),
         fallback=_component(model.fallback, scale),
         features=_component(model.features, scale),
         settings=model.settings.model_copy(update={"retrieval": retrieval}),
         repeats=None,
     )
+
+
+def _user_neighbours(
+    source: UserNeighboursSource, catalogue: Catalogue, histories: StoredHistories, num_users: int
+) -> UserNeighboursSource:
+    """It goes by user and is cheap to fit: on the larger histories."""
+    users = np.repeat(np.arange(num_users, dtype=np.int32), np.diff(histories.indptr))
+    clock: Literal["timestamp", "sequence"] = "timestamp" if histories.has_clock else "sequence"
+    kinds = np.zeros(len(users), np.int16)
+    events = Events(users, histories.item_rows, kinds, histories.times, histories.weights, ("event",), clock)
+    data = FitData(catalogue, events, num_users, EventSettings(), None, seed=0, num_threads=1)
+    fitted = UserNeighboursSource.fit(data, UserNeighboursSettings(num_users=source.num_users))
+    return dataclasses.replace(fitted, half_life=source.half_life)
 
 
 def _component(component: Any, scale: Scale) -> Any:
