@@ -166,6 +166,7 @@ class Client:
         if not hasattr(self._own, "curl"):
             self._own.curl = pycurl.Curl()
             self._own.curl.setopt(pycurl.TIMEOUT, 60)
+            self._own.curl.setopt(pycurl.NOSIGNAL, 1)  # a time-out by signal is for the main thread alone
         parameters: dict[str, object] = {"n": request.n, "recent": ",".join(request.recent)}
         if request.user is not None:
             parameters["user"] = request.user

@@ -81,7 +81,7 @@ def scaled(model: FittedModel, num_items: int, num_events: int, per_source: int)
         users=users,
         histories=histories,
         sources=tuple(
-            _user_neighbours(source, catalogue, histories, len(users))
+            _user_neighbours(source, retrieval.user_neighbours, catalogue, histories, len(users))
             if isinstance(source, UserNeighboursSource)
             else _component(source, scale)
             for source in model.sources
@@ -94,16 +94,22 @@ def scaled(model: FittedModel, num_items: int, num_events: int, per_source: int)
 
 
 def _user_neighbours(
-    source: UserNeighboursSource, catalogue: Catalogue, histories: StoredHistories, num_users: int
+    source: UserNeighboursSource,
+    settings: UserNeighboursSettings,
+    catalogue: Catalogue,
+    histories: StoredHistories,
+    num_users: int,
 ) -> UserNeighboursSource:
     """It goes by user and is cheap to fit: on the larger histories."""
-    users = np.repeat(np.arange(num_users, dtype=np.int32), np.diff(histories.indptr))
+    liked = histories.weights > 0
+    users = np.repeat(np.arange(num_users, dtype=np.int32), np.diff(histories.indptr))[liked]
+    items, times = histories.item_rows[liked], histories.times[liked]
     clock: Literal["timestamp", "sequence"] = "timestamp" if histories.has_clock else "sequence"
-    kinds = np.zeros(len(users), np.int16)
-    events = Events(users, histories.item_rows, kinds, histories.times, histories.weights, ("event",), clock)
-    data = FitData(catalogue, events, num_users, EventSettings(), None, seed=0, num_threads=1)
-    fitted = UserNeighboursSource.fit(data, UserNeighboursSettings(num_users=source.num_users))
-    return dataclasses.replace(fitted, half_life=source.half_life)
+    ones, kinds = np.ones(len(users), np.float32), np.zeros(len(users), np.int16)
+    events = Events(users, items, kinds, times, ones, ("event",), clock)
+    fitted = UserNeighboursSource.fit(FitData(catalogue, events, num_users, EventSettings(), None, 0, 1), settings)
+    changed = {name: getattr(source, name) for name in ("num_users", "half_life", "reach", "behind", "history_limit")}
+    return dataclasses.replace(fitted, **changed)
 
 
 def _component(component: Any, scale: Scale) -> Any:

@@ -77,7 +77,11 @@ class FeatureBuilder:
         return dataclasses.replace(self, items=items)
 
     def build(self, histories: Histories, pairs: Pairs, source_columns: Mapping[str, FloatArray]) -> FeatureMatrix:
-        """Features of the pairs (sorted by history): the sources' columns first, then item, user and pair groups."""
+        """Features of the pairs (sorted by history): the sources' columns first, then item, user and pair groups.
+        ValueError where the histories are of another catalogue: compiled loops would read beyond its end.
+        """
+        if histories.num_items != len(self.items.popularity):
+            raise ValueError(f"histories over {histories.num_items} items, features of {len(self.items.popularity)}")
         columns: dict[str, npt.NDArray[np.floating]] = dict(source_columns)
         columns |= self.items.columns(pairs.item_rows, histories.as_of[pairs.query_rows])
         columns |= {name: values[pairs.query_rows] for name, values in user_columns(histories, self.items).items()}

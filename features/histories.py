@@ -69,16 +69,6 @@ class HistoryWeights:
         own = fixed(self.data), fixed(self.indices), fixed(self.indptr)
         return _sums(*own, fixed(matrix.data), fixed(matrix.indices), fixed(matrix.indptr), matrix.shape[1])
 
-    @cached_property
-    def query_rows(self) -> npt.NDArray[np.int64]:
-        """Which history each entry belongs to."""
-        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
-
-    @cached_property
-    def totals(self) -> npt.NDArray[np.float32]:
-        """The sum of each history's weights, (n,)."""
-        return np.bincount(self.query_rows, self.data, len(self)).astype(np.float32)
-
 
 @dataclass(frozen=True)
 class Histories:
@@ -132,14 +122,6 @@ class Histories:
     def query_rows(self) -> npt.NDArray[np.int64]:
         """Which history each event belongs to."""
         return np.repeat(np.arange(len(self)), self.lengths)
-
-    @cached_property
-    def num_moments(self) -> npt.NDArray[np.int64]:
-        """Moments in each history, (n,)."""
-        out = np.zeros(len(self), np.int64)
-        filled = self.lengths > 0
-        out[filled] = self.moments[self.indptr[1:][filled] - 1] + 1
-        return out
 
     @cached_property
     def last_touches(self) -> LastTouches:

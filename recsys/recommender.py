@@ -383,18 +383,18 @@ class Recommender:
             lambda: self._popular(request, history, hidden, listed, len(self._ids), allowed), request.request_id,
         )  # fmt: skip
         candidates = iter(listed.entries([item.place for item in made if item.place is not None]))
-        others = iter(self._others([item.item_row for item in made if item.place is None], listed.lowest, first=1))
+        others = iter(self._others([item.item_row for item in made if item.place is None], listed.lowest))
         entries = [next(others if item.place is None else candidates) for item in made]
         if shape.exploration.kind == "none":
             return entries
         propensities = [round(item.propensity, PROPENSITY_DIGITS) for item in made]
         return [entry._replace(propensity=own) for entry, own in zip(entries, propensities, strict=True)]
 
-    def _others(self, item_rows: Iterable[int], lowest: float, first: int) -> list[_Entry]:
-        """What popularity adds: below the last candidate's score, in this order, as the `first` to be added and on."""
+    def _others(self, item_rows: Iterable[int], lowest: float) -> list[_Entry]:
+        """What popularity adds: below the last candidate's score, in this order."""
         return [
             _Entry(int(row), round(lowest - 1e-3 * number, SCORE_DIGITS), (self.model.fallback.name,))
-            for number, row in enumerate(item_rows, start=first)
+            for number, row in enumerate(item_rows, start=1)
         ]
 
     def _tail(
@@ -408,7 +408,7 @@ class Recommender:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
         wanted = request.n - len(listed.pairs)
         rows = self._popular(request, history, hidden, listed, wanted, allowed)
-        return self._others(rows.tolist(), listed.lowest, first=1)
+        return self._others(rows.tolist(), listed.lowest)
 
     def _popular(
         self,

@@ -221,7 +221,7 @@ def test_a_dismissed_item_stays_away_and_hides_nothing_else(recommender: Recomme
 def test_recent_clicks_count_when_they_are_newer_than_the_clock(recommender: Recommender) -> None:
     histories = recommender.histories([Request(user="u000", recent=("space-11", "space-12"))])
     assert histories.times[-1] < histories.as_of[0]
-    assert (histories.num_moments == world.EVENTS_PER_USER + 2).all()
+    assert (histories.moments[histories.indptr[1:] - 1] == world.EVENTS_PER_USER + 1).all()
 
 
 def test_a_list_is_for_the_newest_known_event_and_in_service_for_now(tiny_model: FittedModel) -> None:

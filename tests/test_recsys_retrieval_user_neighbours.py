@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -25,10 +26,10 @@ ROWS = st.lists(
 )
 
 
-def fit_data(dataset: Dataset, rows: list[Row]) -> FitData:
+def fit_data(dataset: Dataset, rows: list[Row], clock: Literal["timestamp", "sequence"] = "timestamp") -> FitData:
     users, items, times = (np.array([row[k] for row in rows]) for k in range(3))
     ones, kinds = np.ones(len(rows), np.float32), np.zeros(len(rows), np.int16)
-    events = Events(users.astype(np.int32), items.astype(np.int32), kinds, times.astype(float), ones, ("click",), True)
+    events = Events(users.astype(np.int32), items.astype(np.int32), kinds, times.astype(float), ones, ("click",), clock)
     return FitData(dataset.catalogue, events, USERS, EventSettings(), None, seed=0, num_threads=1)
 
 
@@ -102,10 +103,17 @@ def test_only_the_newest_items_of_a_user_count(tiny_dataset: Dataset, limit: int
 
 
 def test_only_the_newest_takers_of_an_item_are_neighbours(tiny_dataset: Dataset) -> None:
-    rows = [(user, item, float(user)) for user in range(USERS) for item in (0, user + 1)]
+    rows = [(user, item, float(USERS - user)) for user in range(USERS) for item in (0, user + 1)]
     few = SETTINGS.model_copy(update={"users_per_item": 1})
     source = UserNeighboursSource.fit(fit_data(tiny_dataset, rows), few)
-    assert np.flatnonzero(scores(source, [0])).tolist() == [0, USERS]
+    assert np.flatnonzero(scores(source, [0])).tolist() == [0, 1], "user 0 came last"
+
+
+def test_without_a_clock_the_newest_takers_are_those_who_did_least_since(tiny_dataset: Dataset) -> None:
+    rows = [(0, 0, 7.0), (0, 1, 7.0), (1, 0, 50.0), (1, 2, 50.0), (1, 3, 51.0)]
+    few = SETTINGS.model_copy(update={"users_per_item": 1})
+    source = UserNeighboursSource.fit(fit_data(tiny_dataset, rows, "sequence"), few)
+    assert np.flatnonzero(scores(source, [0])).tolist() == [0, 1]
 
 
 def test_later_events_change_nothing(tiny_dataset: Dataset) -> None:

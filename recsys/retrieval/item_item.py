@@ -68,7 +68,11 @@ class ItemItemSource:
 
 
 def rows_of(matrix: sp.csr_matrix, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
-    """Column, value and place in `rows` of all entries of some rows of a CSR matrix."""
+    """Column, value and place in `rows` of all entries of some rows of a CSR matrix; IndexError for rows that it lacks,
+    which the compiled loop would read all the same.
+    """
+    if len(rows) and int(rows.max()) >= matrix.shape[0]:
+        raise IndexError(f"row {rows.max()} of a matrix of {matrix.shape[0]} rows")
     return _rows_of(fixed(matrix.indptr), fixed(matrix.indices), fixed(matrix.data), fixed(rows))
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from features.compiled import compiled, fixed
 from features.histories import Histories
 from features.row_changes import RowChanges, enlarged
-from features.runs import rank_in_run
+from features.runs import ends, rank_in_run
 from features.settings import Settings
 from features.tables import IntArray
 from features.touches import Touches
@@ -71,22 +71,20 @@ class UserNeighboursSource:
         """Without any event nobody has a neighbour."""
         touches = Touches.of_events(data.events, data.weights, data.num_users)
         last = touches.is_last
-        users, items = touches.owners[last], touches.item_rows[last]
-        moments, times = touches.moments[last], touches.times[last]
+        users, items, moments = touches.owners[last], touches.item_rows[last], touches.moments[last]
+        # Without a clock users can't be compared: the newest are then those who have done least since.
+        recency = touches.times[last] if data.events.has_clock else moments - touches.num_moments[users]
+        num_takers = np.bincount(items, minlength=data.num_items)
+        num_taken = np.bincount(users, minlength=data.num_users)
         newest = _newest(users, moments, settings.items_per_user)
-        users, items, moments, times = users[newest], items[newest], moments[newest], times[newest]
-        num_items, num_takers = (
-            np.bincount(users, minlength=data.num_users),
-            np.bincount(items, minlength=data.num_items),
-        )
-        rarity = np.log1p(data.num_users / np.maximum(num_takers, 1))
-        own = (1 / np.maximum(num_takers, 1) ** settings.popularity[0]).astype(np.float32)
+        users, items, moments, recency = users[newest], items[newest], moments[newest], recency[newest]
         shape = (data.num_users, data.num_items)
-        taken = sp.csr_matrix((own[items], items, np.concatenate([[0], np.cumsum(num_items)])), shape=shape)
-        reached = _newest(items, times, settings.users_per_item)
-        alike = (rarity[items] / np.sqrt(num_items[users])).astype(np.float32)
-        places = (items[reached], users[reached])
-        takers = sp.csr_matrix((alike[reached], places), shape=shape[::-1])
+        own = (1 / np.maximum(num_takers, 1) ** settings.popularity[0]).astype(np.float32)
+        taken = sp.csr_matrix((own[items], items, ends(np.bincount(users, minlength=data.num_users))), shape=shape)
+        rarity = np.log1p(data.num_users / np.maximum(num_takers, 1))
+        alike = (rarity[items] / np.sqrt(num_taken[users])).astype(np.float32)
+        reached = _newest(items, recency, settings.users_per_item)
+        takers = sp.csr_matrix((alike[reached], (items[reached], users[reached])), shape=shape[::-1])
         return cls(
             takers, taken, moments.astype(np.int32), settings.num_users, settings.half_life[0], settings.reach,
             settings.behind, settings.history_limit,
@@ -99,8 +97,8 @@ class UserNeighboursSource:
         return dataclasses.replace(self, takers=takers, taken=taken)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
-        """What the neighbours took, by how alike they are and how near it was to what is shared; and only what they
-        took after that.
+        """What the neighbours took, by how alike they are and how near it was to what is shared; and only what they did
+        not take before that. A user who was there at the fit is a neighbour of its own, who says nothing new.
         """
         weights = histories.weighted(self.half_life, self.history_limit)
         spans = [weights.span(row) for row in range(len(histories))]

@@ -27,6 +27,7 @@ SOURCES: dict[str, type[Any]] = {
     )
 }  # fmt: skip
 """Source name -> class (see `CandidateSource`), in the order in which ties between sources are broken."""
+DEFAULT_SOURCES = tuple(name for name in SOURCES if name != UserNeighboursSource.name)
 
 
 class RetrievalSettings(Settings):
