@@ -87,8 +87,8 @@ class Settings(base.Settings):
     threads: int = Field(default=2, ge=1)
     """Threads of every pool while training; answering uses one thread a process."""
     sources: tuple[str, ...] = DEFAULT_SOURCES
-    """The candidate sources to use, by name: all but `user_neighbours`, which makes some data's lists better and others'
-    worse (docs/quality.md).
+    """The candidate sources to use, by name: all but `user_neighbours`, which makes some lists better and others worse
+    (docs/quality.md).
     """
     ranker: Literal["lambdamart", "by_score"] = "lambdamart"
     data: DataSettings = DataSettings()
