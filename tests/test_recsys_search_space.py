@@ -8,6 +8,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 
 from recsys.errors import SettingsError
+from recsys.retrieval.wiring import SOURCES
 from recsys.search_space import GROUPS, SearchSpace
 from recsys.settings import Settings, flat_settings, settings_from
 
@@ -23,7 +24,8 @@ def test_every_key_is_a_setting_and_its_default_lies_inside() -> None:
     for dimensions in GROUPS.values():
         for key, distribution in dimensions.items():
             assert distribution._contains(distribution.to_internal_repr(defaults[key])), key
-    assert space().dimensions == {key: d for dimensions in GROUPS.values() for key, d in dimensions.items()}
+    everything = {key: d for dimensions in GROUPS.values() for key, d in dimensions.items()}
+    assert space(sources=list(SOURCES)).dimensions == everything
 
 
 def test_a_key_belongs_to_one_group() -> None:
