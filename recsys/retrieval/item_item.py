@@ -20,9 +20,6 @@ from recsys.retrieval.scores import F32, Scores, SparseScores
 HALF_LIVES: tuple[float | None, ...] = (None, 5.0, 2.0, 0.7)
 """Half-lives in moments (None: no decay) that `train` chooses from, per source, on a held-out window."""
 
-_RADIX_BITS = 9
-_RADIX = 1 << _RADIX_BITS
-
 
 @dataclass(frozen=True)
 class ItemItemSource:
@@ -60,7 +57,7 @@ class ItemItemSource:
         for way, weights in zip(full, asked, strict=True):
             own = weights.span(query_row)
             way[np.searchsorted(places, weights.places[own])] = weights.data[own]
-        return column_sums(columns, data, place, full, self.weights.shape[1])
+        return column_sums(columns, data, place, full)
 
     def _entries(self, rows: IntArray) -> tuple[IntArray, F32, IntArray]:
         """Column, weight and place in `rows` of all that these items say; a column may come twice."""
@@ -90,15 +87,21 @@ def _rows_of(indptr: IntArray, indices: IntArray, data: F32, rows: IntArray) -> 
     return columns, values, place
 
 
-@compiled
-def column_sums(columns: IntArray, data: F32, place: IntArray, weights: F32, num_columns: int) -> tuple[IntArray, F32]:
+def column_sums(columns: IntArray, data: F32, place: IntArray, weights: F32) -> tuple[IntArray, F32]:
     """The columns of entries, each once, ascending, and for each row of `weights` (n_ways, n_rows) the sum over a
     column's entries of `data` times the weight of its `place`, in the order of the entries.
     """
+    # Stable keeps that order, and merges the rows, each of which is in order already, in a fifth of a quicksort's time.
+    return _sums(np.argsort(columns, kind="stable"), columns, data, place, weights)
+
+
+@compiled
+def _sums(order: IntArray, columns: IntArray, data: F32, place: IntArray, weights: F32) -> tuple[IntArray, F32]:
+    """See `column_sums`; `order` are the entries' places by column."""
     found = np.empty(len(columns), np.int64)
     sums = np.zeros((len(weights), len(columns)), np.float64)
     n, last = 0, np.int64(-1)
-    for entry in _in_order(columns, num_columns):
+    for entry in order:
         if columns[entry] != last:
             last = np.int64(columns[entry])
             found[n] = last
@@ -106,28 +109,6 @@ def column_sums(columns: IntArray, data: F32, place: IntArray, weights: F32, num
         for way in range(len(weights)):
             sums[way, n - 1] += data[entry] * weights[way, place[entry]]
     return found[:n], sums[:, :n].astype(np.float32)
-
-
-@compiled
-def _in_order(columns: IntArray, num_columns: int) -> IntArray:
-    """The places of the columns, the smallest first, equal ones as they come: a radix sort, in a quarter of the time of
-    numpy's.
-    """
-    order, other = np.arange(len(columns)), np.empty(len(columns), np.int64)
-    shift = 0
-    while (num_columns - 1) >> shift > 0:
-        ends = np.zeros(_RADIX + 1, np.int64)
-        for column in columns:
-            ends[((column >> shift) & (_RADIX - 1)) + 1] += 1
-        for digit in range(_RADIX):
-            ends[digit + 1] += ends[digit]
-        for place in order:
-            digit = (columns[place] >> shift) & (_RADIX - 1)
-            other[ends[digit]] = place
-            ends[digit] += 1
-        order, other = other, order
-        shift += _RADIX_BITS
-    return order
 
 
 def empty_weights(num_items: int) -> sp.csr_matrix:

@@ -108,7 +108,7 @@ class UserNeighboursSource:
 
     def _speak(self, rows: Ints, weights: F32) -> tuple[IntArray, F32]:
         """The items that the neighbours took, ascending, and (2, n_items) what they say for each."""
-        users, alike = column_sums(*rows_of(self.takers, rows), weights[None], self.takers.shape[1])
+        users, alike = column_sums(*rows_of(self.takers, rows), weights[None])
         nearest = np.sort(best_of(alike[0], np.arange(len(users)), self.num_users, 0.0))
         order = np.argsort(rows)
         columns, data, after = _followed(
@@ -117,7 +117,7 @@ class UserNeighboursSource:
             fixed(rows[order]), fixed(weights[order]), self.reach,
         )  # fmt: skip
         ways = np.array([[self.behind, 1.0], [0.0, 1.0]], np.float32)
-        return column_sums(columns, data, after, ways, self.taken.shape[1])
+        return column_sums(columns, data, after, ways)
 
 
 @compiled
