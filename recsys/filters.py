@@ -6,8 +6,8 @@
     operator = ":" | "=" | "!=" | "<" | "<=" | ">" | ">="
 
 AND, OR and NOT are upper-case words with white space around them. A value goes up to the next ` AND `, ` OR `, `|` or
-an unbalanced `)`, so that `title:Zork (1980)` needs no quotes; a value or column with one of those, or with white
-space at an end, stands in double quotes, in which a backslash goes before `"` and before itself.
+an unbalanced `)`, so that `title:Zork (1980)` needs no quotes; a value or column with one of those, with white
+space at an end or with `=` at its beginning, stands in double quotes, in which a backslash goes before `"` and itself.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ Filter = Comparison | AllOf | AnyOf | Not
 Term = tuple[str, str] | Filter
 """What a request holds: an expression, or a plain (column, value)."""
 EVERYTHING = AllOf(())
-_PLAIN_VALUE = re.compile(r"[^\s\"|()](?:[^\"|()]*[^\s\"|()])?")
+# A value that begins with = would be read with the < or > before it.
+_PLAIN_VALUE = re.compile(r"[^\s\"|()=](?:[^\"|()]*[^\s\"|()])?")
 
 
 def parse_filter(text: str, parameter: str = "filter") -> Filter:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handmade import NUM_ITEMS, handmade_catalogue
@@ -38,6 +38,8 @@ BOOKS, CHEAP, ACME = (
 
 
 @given(FILTERS)
+@example(Comparison("price", "<", "=0"))
+@example(Comparison("price", ">", "="))
 def test_what_is_written_reads_back_as_itself(expression: Filter) -> None:
     assert parse_filter(str(expression)) == expression
 
