@@ -37,6 +37,8 @@ GROUPS: Mapping[str, Dimensions] = {
     },
     "sources": {
         "retrieval.per_source": IntDistribution(50, 200, log=True),
+        "retrieval.linear_next.past_half_life": FloatDistribution(0.5, 10.0, log=True),
+        "retrieval.linear_next.patience": FloatDistribution(0.3, 5.0, log=True),
         "retrieval.transitions.window": IntDistribution(1, 8),
         "retrieval.neighbours.num_neighbours": IntDistribution(50, 500, log=True),
         "retrieval.user_neighbours.num_users": IntDistribution(50, 500, log=True),

@@ -28,7 +28,7 @@ from features.reading import DataSettings
 from ranking.lambdamart import LambdaMartSettings
 from recsys.errors import RequestError
 from recsys.gating_settings import GatingSettings
-from recsys.retrieval.wiring import DEFAULT_SOURCES, SOURCES, RetrievalSettings
+from recsys.retrieval.wiring import SOURCES, RetrievalSettings
 from recsys.shapes import parse_cap, parse_exploration
 from recsys.stores.settings import StoreSettings
 from recsys.windows import ExampleSettings
@@ -86,10 +86,8 @@ class Settings(base.Settings):
     """Of every random choice in training; the libraries take 31 bits."""
     threads: int = Field(default=2, ge=1)
     """Threads of every pool while training; answering uses one thread a process."""
-    sources: tuple[str, ...] = DEFAULT_SOURCES
-    """The candidate sources to use, by name: all but `user_neighbours`, which makes some lists better and others worse
-    (docs/quality.md).
-    """
+    sources: tuple[str, ...] = tuple(SOURCES)
+    """The candidate sources to use, by name."""
     ranker: Literal["lambdamart", "by_score"] = "lambdamart"
     data: DataSettings = DataSettings()
     events: EventSettings = EventSettings()

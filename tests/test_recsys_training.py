@@ -16,7 +16,7 @@ from recsys.errors import SettingsError
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
-from recsys.retrieval.wiring import DEFAULT_SOURCES
+from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings, settings_from
 from recsys.training import train
 from recsys.windows import label_windows
@@ -215,9 +215,9 @@ def test_a_source_that_gating_drops_is_not_asked_and_the_bundle_says_so(
     model = train(tiny_dataset, settings_from(tiny_tree | {"gating": gating}))
     left = {source.name for source in model.sources}
     report = model.report["gating"]
-    gone = set(DEFAULT_SOURCES) & set(report["dropped"])
+    gone = set(SOURCES) & set(report["dropped"])
     assert len(gone) > 1
-    assert left == set(DEFAULT_SOURCES) - gone - {"text_profile", "new_items"}
+    assert left == set(SOURCES) - gone - {"text_profile", "new_items"}
     assert "popularity" in left
     assert not {name.partition(":")[0] for name in model.ranker.names} & gone  # type: ignore[attr-defined]
     version = save_bundle(model, tmp_path)

@@ -80,6 +80,7 @@ TINY = {
     "retrieval": {
         "per_source": 15,
         "linear": {"regularization": [10.0], "half_life": [2.0]},
+        "linear_next": {"regularization": [10.0], "half_life": [2.0]},
         "neighbours": {"half_life": [2.0]},
         "user_neighbours": {"half_life": [2.0], "popularity": [0.3]},
         "transitions": {"half_life": [0.7]},

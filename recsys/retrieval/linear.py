@@ -16,6 +16,7 @@ from recsys.retrieval.base import FitData
 from recsys.retrieval.item_item import HALF_LIVES, ItemItemSource, empty_weights, keep_largest
 
 Dense = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 BLOCK = 1024
 """Rows of a dense matrix worked on at a time."""
 
@@ -43,17 +44,27 @@ class LinearSource(ItemItemSource):
     @classmethod
     def fit(cls, data: FitData, settings: LinearSettings) -> Self:
         """With fewer than two items that anybody liked, nothing speaks for anything."""
-        counts = np.asarray(data.matrix.getnnz(axis=0))
-        kept = np.argsort(-counts, kind="stable")[: min(settings.max_items, int((counts > 0).sum()))]
-        kept = np.sort(kept)
+        kept = most_popular(data, settings.max_items)
         if len(kept) < 2:
             return cls(empty_weights(data.num_items), settings.half_life[0], settings.history_limit)
-        weights = _solve(data.matrix[:, kept], settings.regularization[0])
-        local = keep_largest(_sparse(weights, settings.weights_per_item), settings.weights_per_item).tocoo()
-        shape = (data.num_items, data.num_items)
-        full = sp.csr_matrix((local.data, (kept[local.row], kept[local.col])), shape=shape, dtype=np.float32)
-        full.sort_indices()
-        return cls(full, settings.half_life[0], settings.history_limit)
+        dense = _solve(data.matrix[:, kept], settings.regularization[0])
+        weights = largest_weights(dense, kept, data.num_items, settings.weights_per_item)
+        return cls(weights, settings.half_life[0], settings.history_limit)
+
+
+def most_popular(data: FitData, limit: int) -> Ints:
+    """Up to `limit` items that most users liked, ascending; only items that anybody liked."""
+    counts = np.asarray(data.matrix.getnnz(axis=0))
+    return np.sort(np.argsort(-counts, kind="stable")[: min(limit, int((counts > 0).sum()))])
+
+
+def largest_weights(dense: Dense, kept: Ints, num_items: int, per_item: int) -> sp.csr_matrix:
+    """(num_items, num_items) CSR float32: of each row of `dense` (n_kept, n_kept) the `per_item` largest magnitudes."""
+    local = keep_largest(_sparse(dense, per_item), per_item).tocoo()
+    shape = (num_items, num_items)
+    full = sp.csr_matrix((local.data, (kept[local.row], kept[local.col])), shape=shape, dtype=np.float32)
+    full.sort_indices()
+    return full
 
 
 def _solve(matrix: sp.csr_matrix, regularization: float) -> Dense:

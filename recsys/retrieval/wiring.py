@@ -9,6 +9,7 @@ from pydantic import Field
 from features.settings import Settings
 from recsys.retrieval.als import AlsSettings, AlsSource
 from recsys.retrieval.linear import LinearSettings, LinearSource
+from recsys.retrieval.linear_next import LinearNextSettings, LinearNextSource
 from recsys.retrieval.neighbours import NeighboursSettings, NeighboursSource
 from recsys.retrieval.new_items import NewItemsSettings, NewItemsSource
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
@@ -22,12 +23,11 @@ from recsys.retrieval.user_neighbours import UserNeighboursSettings, UserNeighbo
 SOURCES: dict[str, type[Any]] = {
     source.name: source
     for source in (
-        LinearSource, TransitionsSource, NeighboursSource, UserNeighboursSource, AlsSource, SequenceSource,
-        TextProfileSource, NewItemsSource, PopularitySource,
+        LinearSource, LinearNextSource, TransitionsSource, NeighboursSource, UserNeighboursSource, AlsSource,
+        SequenceSource, TextProfileSource, NewItemsSource, PopularitySource,
     )
 }  # fmt: skip
 """Source name -> class (see `CandidateSource`), in the order in which ties between sources are broken."""
-DEFAULT_SOURCES = tuple(name for name in SOURCES if name != UserNeighboursSource.name)
 
 
 class RetrievalSettings(Settings):
@@ -36,6 +36,7 @@ class RetrievalSettings(Settings):
     per_source: int = Field(default=100, ge=1, le=1000)
     """Candidates of each source; the union of them is what the ranker orders."""
     linear: LinearSettings = LinearSettings()
+    linear_next: LinearNextSettings = LinearNextSettings()
     transitions: TransitionsSettings = TransitionsSettings()
     neighbours: NeighboursSettings = NeighboursSettings()
     user_neighbours: UserNeighboursSettings = UserNeighboursSettings()
