@@ -28,11 +28,11 @@ class ExampleSettings(Settings):
     """How many lists the ranker learns from, and which."""
 
     windows: int = Field(default=2, ge=1, le=8)
-    """Label windows; each costs one more fit of all sources (without a clock: labelled moments a user, one fit for
-    all).
-    """
+    """Label windows, where there is a clock; each costs one more fit of all sources."""
     window_share: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the events in one window."""
+    newest_moments: int = Field(default=2, ge=1)
+    """Without a clock: moments of each user, its newest, that are labels; all sources are fitted once, without them."""
     moments_per_user: int = Field(default=10, ge=1)
     """Lists of one user in one window, at most."""
     max_lists: int = Field(default=30_000, ge=1)
@@ -190,8 +190,8 @@ def _clock_plans(
 def _order_plan(
     events: Events, moments: _Moments, settings: ExampleSettings
 ) -> tuple[Events, float, npt.NDArray[np.int64]]:
-    """The newest `windows` moments of every user are labels (its first never is); nothing of them is known."""
-    is_label = (moments.from_end < settings.windows) & (moments.position > 0)
+    """The `newest_moments` of every user are labels (its first never is); nothing of them is known."""
+    is_label = (moments.from_end < settings.newest_moments) & (moments.position > 0)
     known = np.ones(len(events), bool)
     known[moments.order] = ~np.repeat(is_label, moments.stops - moments.starts)
     return events.select(known), np.nan, np.flatnonzero(is_label)
