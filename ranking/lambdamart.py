@@ -54,7 +54,7 @@ class LambdaMartSettings(Settings):
     """Positions at the head of the list that the loss cares for."""
     patience: int = 60
     """Trees without progress on the held-out users after which training ends."""
-    forests: int = Field(default=2, ge=1, le=20)
+    forests: int = Field(default=4, ge=1, le=20)
     """Forests of different seeds whose scores are added up; a request pays for the trees of all."""
     share_held_out: float = Field(default=0.2, gt=0, lt=1)
     """Users (not lists) kept for early stopping and for the comparison with the sources."""

@@ -11,7 +11,7 @@ class GatingSettings(Settings):
     """Which sources and groups of features are tried without, and what it may cost."""
 
     enabled: bool = True
-    tolerance: float = -1.0
+    tolerance: float = -2.0
     """Standard errors of NDCG@10 that the lists may lose without a part for it to be dropped; below 0 they must gain
     as much, as by default: of a dozen parts tried, some look useless by chance.
     """

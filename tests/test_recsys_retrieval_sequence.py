@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 
 from features.histories import Histories
 from features.interactions import EventSettings
+from features.runs import Pairs
 from features.tables import Catalogue, Dataset, Events
 from recsys.retrieval.base import FitData
 from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
 from recsys.retrieval.sequence import SequenceSource
 from recsys.retrieval.sequence_network import Network, sampled_loss
 from recsys.retrieval.sequence_settings import SequenceSettings
-from recsys.retrieval.sequence_training import fit_network
+from recsys.retrieval.sequence_training import fit_networks
 from recsys.retrieval.sequences import Sequences, batches
 
 SETTINGS = SequenceSettings(size=8, layers=2, heads=2, max_tokens=6, dropout=0.1, epochs=4, checks=2, batch_tokens=64)
@@ -100,16 +102,29 @@ class TestItemVectors:
 
 
 def test_numpy_answers_what_torch_has_learned(tiny_data: FitData) -> None:
-    network = fit_network(tiny_data, SETTINGS)
-    assert network is not None
+    networks = fit_networks(tiny_data, SETTINGS)
     source = SequenceSource.fit(tiny_data, SETTINGS)
     rows, times = [3, 9, 4, 7], [1.0, 2.0, 3.0, 3.0]
     asked = history(rows, times, tiny_data.num_items)
     got = source.scores(asked)[""].queries[0] * source.scores(asked)[""].scale[0] / source.largest_norm  # type: ignore[attr-defined]
     with torch.no_grad():
-        tokens = network.vectors(torch.tensor(rows))[None]
-        states = network(tokens, torch.tensor([[0, 1, 2, 2]]))[0]
-    np.testing.assert_allclose(got, states[2:].mean(0).numpy(), atol=5e-3)  # half a step of the grid times the norm
+        tokens = [network.vectors(torch.tensor(rows))[None] for network in networks]
+        states = [n(own, torch.tensor([[0, 1, 2, 2]]))[0] for n, own in zip(networks, tokens, strict=True)]
+    wanted = np.concatenate([state[2:].mean(0).numpy() for state in states])
+    np.testing.assert_allclose(got, wanted, atol=5e-3)  # half a step of the grid times the norm
+
+
+def test_the_models_scores_are_added_up(tiny_data: FitData) -> None:
+    asked = history([3, 9, 4, 7], [1.0, 2.0, 3.0, 3.0], tiny_data.num_items)
+    pairs = Pairs(np.zeros(tiny_data.num_items, np.int64), np.arange(tiny_data.num_items))
+    together, first = (
+        SequenceSource.fit(tiny_data, SETTINGS.model_copy(update={"models": n})).scores(asked)[""].at(pairs)
+        for n in (2, 1)
+    )
+    another = dataclasses.replace(tiny_data, seed=tiny_data.seed + 7919)
+    second = SequenceSource.fit(another, SETTINGS.model_copy(update={"models": 1})).scores(asked)[""].at(pairs)
+    assert np.abs(first - second).max() > 0.1
+    np.testing.assert_allclose(together, first + second, atol=0.02)
 
 
 def test_it_learns_what_follows_what(tiny_data: FitData, tiny_dataset: Dataset) -> None:

@@ -22,7 +22,7 @@ from recsys.retrieval.base import FitData
 from recsys.retrieval.nearest import NO_INDEX, NONE_MOVED, Bytes, Ints, Nearest, build_index, nearest, with_moved
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 from recsys.retrieval.sequence_settings import SequenceSettings
-from recsys.retrieval.sequence_state import newest_state
+from recsys.retrieval.sequence_state import newest_states
 
 if TYPE_CHECKING:
     from recsys.retrieval.sequence_network import Network
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SequenceSource:
-    """`vectors` (n_items, size) float32 on the item grid, divided by `largest_norm`; zero rows for items of which
-    nothing is known. They are `ids` (n_items, size), zero for items without events, plus the text's `text_projection`
-    (text_size, size). The other arrays are the layers', the bias being the last row of each matrix and the norms'
-    gains folded into what follows: `attend` (layers, size + 1, 3 size), `joined` (layers, size + 1, size), `wide`
-    (layers, size + 1, 4 size), `narrow` (layers, 4 size + 1, size), `gap_bias` (layers, heads, max_tokens + 1),
-    `norm` (2, size). `index` is what `build_index` made of the vectors then; `moved`: see `Nearest`.
+    """`vectors` (n_items, models * size) float32 on the item grid, each model's beside the last one's, all divided by
+    `largest_norm`; zero rows for items of which nothing is known. They are `ids` (n_items, models * size), zero for
+    items without events, plus the text's `text_projection` (text_size, models * size). The other arrays are the
+    models' layers, the bias being the last row of each matrix and the norms' gains folded into what follows: `attend`
+    (models, layers, size + 1, 3 size), `joined` (models, layers, size + 1, size), `wide` (models, layers, size + 1, 4
+    size), `narrow` (models, layers, 4 size + 1, size), `gap_bias` (models, layers, heads, max_tokens + 1), `norm`
+    (models, 2, size). `index` is what `build_index` made of the vectors then; `moved`: see `Nearest`.
     """
 
     name: ClassVar[str] = "sequence"
@@ -55,27 +56,30 @@ class SequenceSource:
     @classmethod
     def fit(cls, data: FitData, settings: SequenceSettings) -> Self:
         """Where nobody acted in two moments, all vectors are zero, and nothing is offered."""
-        from recsys.retrieval.sequence_training import fit_network
+        from recsys.retrieval.sequence_training import fit_networks
 
-        network = fit_network(data, settings)
-        if network is None:
+        networks = fit_networks(data, settings)
+        if not networks:
             return cls._silent(data.num_items, settings)
-        ids, projection = network.parts(data.matrix.indices)
+        known = data.matrix.indices
+        ids, projection = map(np.hstack, zip(*(network.parts(known) for network in networks), strict=True))
+        layers = map(np.stack, zip(*map(_layers, networks), strict=True))
         vectors, largest = _gridded(ids, projection, data.embeddings)
-        index = build_index(vectors, data.seed)
-        return cls(vectors, largest, ids, projection, *_layers(network), index=index)
+        return cls(vectors, largest, ids, projection, *layers, index=build_index(vectors, data.seed))
 
     @classmethod
     def _silent(cls, num_items: int, settings: SequenceSettings) -> Self:
-        size, layers = settings.size, settings.layers
+        models, layers, size = settings.models, settings.layers, settings.size
 
         def zeros(*shape: int) -> F32:
             return np.zeros(shape, np.float32)
 
+        vectors = zeros(num_items, models * size)
         return cls(
-            zeros(num_items, size), 1.0, zeros(num_items, size), zeros(0, size), zeros(layers, size + 1, 3 * size),
-            zeros(layers, size + 1, size), zeros(layers, size + 1, 4 * size), zeros(layers, 4 * size + 1, size),
-            zeros(layers, settings.heads, settings.max_tokens + 1), zeros(2, size),
+            vectors, 1.0, vectors, zeros(0, models * size), zeros(models, layers, size + 1, 3 * size),
+            zeros(models, layers, size + 1, size), zeros(models, layers, size + 1, 4 * size),
+            zeros(models, layers, 4 * size + 1, size),
+            zeros(models, layers, settings.heads, settings.max_tokens + 1), zeros(models, 2, size),
         )  # fmt: skip
 
     def with_embeddings(self, embeddings: F32) -> Self:
@@ -102,12 +106,12 @@ class SequenceSource:
         return dataclasses.replace(self, vectors=placed, ids=changes.placed(self.ids, ids), moved=moved)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
-        """The logit of each item as the next one."""
+        """The logit of each item as the next one, by all models together."""
         states = np.zeros((len(histories), self.vectors.shape[1]), np.float32)
         for row in range(len(histories)):
             vectors, ago = self._tokens(histories, row)
             if len(vectors):
-                states[row] = newest_state(vectors * np.float32(self.largest_norm), fixed(ago), *self._fixed)
+                states[row] = newest_states(vectors * np.float32(self.largest_norm), fixed(ago), *self._fixed)
         norms = np.linalg.norm(states, axis=1)
         safe = np.where(norms > 0, norms, 1.0)
         queries = on_grid(states / safe[:, None], items=False)
@@ -134,7 +138,7 @@ class SequenceSource:
         span = slice(touches.indptr[row], touches.indptr[row + 1])
         vectors = self.vectors[touches.item_rows[span]]
         kept = (touches.weights[span] > 0) & vectors.any(axis=1)
-        limit = self.gap_bias.shape[2] - 1
+        limit = self.gap_bias.shape[-1] - 1
         return vectors[kept][-limit:], touches.moments_ago[span][kept][-limit:]
 
     @cached_property

@@ -12,8 +12,10 @@ from features.settings import Settings
 class SequenceSettings(Settings):
     """Settings of the sequence source."""
 
+    models: int = Field(default=2, ge=1, le=8)
+    """Models of different seeds whose scores are added up; training and an answer take the time of all."""
     size: int = Field(default=64, ge=2)
-    """Length of an item's vector; a multiple of `heads`."""
+    """Length of an item's vector in one model; a multiple of `heads`."""
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=2, ge=1)
     max_tokens: int = Field(default=50, ge=2)
@@ -32,7 +34,7 @@ class SequenceSettings(Settings):
     id_learning_rate: float = Field(default=0.01, gt=0)
     """Of the id embeddings, each of which a batch hardly moves."""
     checks: int = Field(default=8, ge=1)
-    """How often the model is judged on held-out users; its best state is kept."""
+    """How often the model is judged on held-out users; where an earlier state was clearly better, it is kept."""
     share_held_out: float = Field(default=0.05, gt=0, lt=1)
     max_held_out: int = Field(default=1000, ge=1)
 

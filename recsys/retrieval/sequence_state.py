@@ -19,10 +19,23 @@ _CUBIC = np.float32(0.044715)
 
 
 @compiled
-def newest_state(x: F32, ago: Ints, attend: F32, joined: F32, wide: F32, narrow: F32, gap_bias: F32, norm: F32) -> F32:
-    """(size,) float32: the mean of the newest moment's states. `x` (length, size) are the items' vectors, oldest first,
-    `ago` (length,) how many moments ago each was; the other arrays are those of `SequenceSource`.
+def newest_states(x: F32, ago: Ints, attend: F32, joined: F32, wide: F32, narrow: F32, gap_bias: F32, norm: F32) -> F32:
+    """(models * size,) float32: the mean of the newest moment's states by each model. `x` (length, models * size) are
+    the items' vectors, oldest first, `ago` (length,) how many moments ago each was; the other arrays are those of
+    `SequenceSource`.
     """
+    models, size = len(norm), norm.shape[2]
+    states = np.empty(models * size, np.float32)
+    for k in range(models):
+        own = slice(k * size, (k + 1) * size)
+        vectors = np.ascontiguousarray(x[:, own])
+        states[own] = _newest_state(vectors, ago, attend[k], joined[k], wide[k], narrow[k], gap_bias[k], norm[k])
+    return states
+
+
+@compiled
+def _newest_state(x: F32, ago: Ints, attend: F32, joined: F32, wide: F32, narrow: F32, gap_bias: F32, norm: F32) -> F32:
+    """(size,) float32: see `newest_states`, of one model."""
     length, last = len(x), len(attend) - 1
     newest = length - 1
     while newest > 0 and ago[newest - 1] == ago[length - 1]:

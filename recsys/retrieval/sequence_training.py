@@ -1,17 +1,22 @@
-"""Fitting the sequence model: epochs over all sequences, the best of which on held-out users' last moments is kept."""
+"""Fitting the sequence model: epochs over all sequences with a sinking learning rate. Held-out users' last moments say
+where it has begun to learn by heart.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from recsys.metrics import mean, ndcg_at_k
+from recsys.comparison import Difference
+from recsys.metrics import Floats, mean, ndcg_at_k
 from recsys.retrieval.base import FitData
 from recsys.retrieval.best import best_of
 from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
@@ -22,6 +27,8 @@ from recsys.retrieval.sequences import Batch, Sequences, batches
 logger = logging.getLogger(__name__)
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
+_CLEARLY = 2.0
+"""Standard errors by which earlier weights must be better to be taken for the last ones."""
 
 
 @dataclass(frozen=True)
@@ -32,32 +39,59 @@ class _HeldOut:
     answers: list[I64]
 
 
-def fit_network(data: FitData, settings: SequenceSettings) -> Network | None:
-    """The network with the best weights; None where no user acted in two moments."""
+def fit_networks(data: FitData, settings: SequenceSettings) -> list[Network]:
+    """The models of different seeds; none where no user acted in two moments."""
     sequences = Sequences.of(data)
-    if not len(sequences):
-        return None
-    torch.manual_seed(data.seed)
-    rng = np.random.default_rng(data.seed)
+    seeds = [data.seed + 7919 * number for number in range(settings.models)]
+    return [_fit_network(sequences, data, settings, seed) for seed in seeds] if len(sequences) else []
+
+
+def _fit_network(sequences: Sequences, data: FitData, settings: SequenceSettings, seed: int) -> Network:
+    """The network after all epochs, or as it was before where that was clearly better."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     training, held_out = _split(sequences, settings, rng)
     known = np.unique(data.matrix.indices).astype(np.int64)
     network = _untrained(data, settings, known, rng)
     epochs = max(1, min(settings.epochs, settings.max_trained_tokens // max(len(training.item_rows), 1)))
-    best, best_ndcg = copy.deepcopy(network.state_dict()), _ndcg(network, held_out, known)
-    checks = {math.ceil(epochs * k / settings.checks) for k in range(1, settings.checks + 1)}
     optimizer = _optimizer(network, settings)
     base = [group["lr"] for group in optimizer.param_groups]
+    checks = {math.ceil(epochs * k / settings.checks) for k in range(settings.checks)}
+    best = _Checked.of(network, held_out, known)
     for epoch in range(1, epochs + 1):
         loss = _epoch(network, optimizer, training, known, settings, rng)
         for group, rate in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = rate * max(0.02, (1 + math.cos(math.pi * epoch / epochs)) / 2)
         if epoch in checks:
-            ndcg = _ndcg(network, held_out, known)
-            logger.debug("sequence: epoch %d of %d, loss %.3f, held-out NDCG@10 %.4f", epoch, epochs, loss, ndcg)
-            if ndcg >= best_ndcg:
-                best, best_ndcg = copy.deepcopy(network.state_dict()), ndcg
-    network.load_state_dict(best)
+            now = _Checked.of(network, held_out, known)
+            logger.debug("sequence: epoch %d of %d, loss %.3f, held-out NDCG@10 %.4f", epoch, epochs, loss, now.mean)
+            best = max(best, now, key=lambda checked: checked.mean)
+    if best.beats(_Checked.of(network, held_out, known)):
+        network.load_state_dict(best.state)
     return network.eval()
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """The network's weights at one time and NDCG@10 of each held-out user, (n_users,)."""
+
+    state: Mapping[str, torch.Tensor]
+    ndcg: Floats
+
+    @classmethod
+    def of(cls, network: Network, held_out: _HeldOut, known: I64) -> Self:
+        return cls(copy.deepcopy(network.state_dict()), _ndcg(network, held_out, known))
+
+    @property
+    def mean(self) -> float:
+        return mean(self.ndcg)
+
+    def beats(self, last: _Checked) -> bool:
+        """Whether it is clearly better. It was the best of several by few users, and the learning rate has sunk since:
+        where it only looks better, the last weights are.
+        """
+        gain = Difference.of(self.ndcg, last.ndcg, np.arange(len(self.ndcg)))
+        return gain.mean > _CLEARLY * gain.error
 
 
 def _split(sequences: Sequences, settings: SequenceSettings, rng: np.random.Generator) -> tuple[Sequences, _HeldOut]:
@@ -131,18 +165,15 @@ def _loss(network: Network, batch: Batch, drawn: I64, num_items: int, id_dropout
     return sampled_loss(states[torch.from_numpy(asked)], positives, negatives, same, num_items)
 
 
-def _ndcg(network: Network, held_out: _HeldOut, known: I64) -> float:
-    """NDCG@10 over the known items that are new to the user."""
-    if not len(held_out.sequences):
-        return 0.0
+def _ndcg(network: Network, held_out: _HeldOut, known: I64) -> Floats:
+    """NDCG@10 of each held-out user over the known items that are new to it."""
     network.eval()
     with torch.no_grad():
         vectors = network.vectors(torch.from_numpy(known))
-        values = [
+        return np.array([
             _ndcg_of(network, vectors, known, held_out.sequences.at(np.array([row])), answers)
             for row, answers in enumerate(held_out.answers)
-        ]
-    return mean(np.array(values))
+        ])  # fmt: skip
 
 
 def _ndcg_of(network: Network, vectors: torch.Tensor, known: I64, asked: Sequences, answers: I64) -> float:
