@@ -47,7 +47,7 @@ GROUPS: Mapping[str, Dimensions] = {
         "retrieval.als.factors": IntDistribution(16, 160, log=True),
         "retrieval.als.regularization": FloatDistribution(0.01, 30.0, log=True),
         "retrieval.als.iterations": IntDistribution(5, 30),
-        "retrieval.sequence.epochs": IntDistribution(8, 40, log=True),
+        "retrieval.sequence.epochs": IntDistribution(10, 80, log=True),
         "retrieval.sequence.dropout": FloatDistribution(0.1, 0.7),
         "retrieval.sequence.learning_rate": FloatDistribution(5e-4, 5e-3, log=True),
         "retrieval.sequence.id_learning_rate": FloatDistribution(2e-3, 3e-2, log=True),

@@ -23,7 +23,7 @@ class SequenceSettings(Settings):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     id_dropout: float = Field(default=0.15, ge=0, lt=1)
     """How often an item is its text alone while training; no effect without text."""
-    epochs: int = Field(default=24, ge=1)
+    epochs: int = Field(default=40, ge=1)
     """Passes over the sequences at most."""
     max_trained_tokens: int = Field(default=4_000_000, ge=1)
     """Bounds the time on large data: fewer passes where there are more events."""
