@@ -20,7 +20,7 @@ from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
 from recsys.retrieval.sequence import SequenceSource
 from recsys.retrieval.sequence_network import Network, sampled_loss
 from recsys.retrieval.sequence_settings import SequenceSettings
-from recsys.retrieval.sequence_training import fit_networks
+from recsys.retrieval.sequence_training import Checked, fit_networks
 from recsys.retrieval.sequences import Sequences, batches
 
 SETTINGS = SequenceSettings(size=8, layers=2, heads=2, max_tokens=6, dropout=0.1, epochs=4, checks=2, batch_tokens=64)
@@ -125,6 +125,30 @@ def test_the_models_scores_are_added_up(tiny_data: FitData) -> None:
     second = SequenceSource.fit(another, SETTINGS.model_copy(update={"models": 1})).scores(asked)[""].at(pairs)
     assert np.abs(first - second).max() > 0.1
     np.testing.assert_allclose(together, first + second, atol=0.02)
+
+
+def same_weights(a: Network, b: Network) -> bool:
+    return all(torch.allclose(value, b.state_dict()[name], atol=1e-9) for name, value in a.state_dict().items())
+
+
+def test_weights_that_look_better_by_chance_are_not_taken() -> None:
+    """The best of eight checks by some hundred users is better than the last by chance alone."""
+    last, *checks = (np.random.default_rng(seed).random(200) for seed in range(9))
+    lucky = max(checks, key=np.mean)
+    assert lucky.mean() > last.mean()
+    assert not Checked({}, lucky).beats(Checked({}, last))
+    assert Checked({}, last + 0.1).beats(Checked({}, last))
+    assert not Checked({}, last).beats(Checked({}, last))
+    assert not Checked({}, np.empty(0)).beats(Checked({}, np.empty(0)))
+
+
+def test_a_training_that_makes_lists_clearly_worse_is_undone(tiny_data: FitData) -> None:
+    ruinous = SETTINGS.model_copy(
+        update={"models": 1, "learning_rate": 30.0, "id_learning_rate": 30.0, "share_held_out": 0.5}
+    )
+    ruined = fit_networks(tiny_data, ruinous)[0]
+    harmless = ruinous.model_copy(update={"learning_rate": 1e-30, "id_learning_rate": 1e-30})
+    assert same_weights(ruined, fit_networks(tiny_data, harmless)[0])
 
 
 def test_it_learns_what_follows_what(tiny_data: FitData, tiny_dataset: Dataset) -> None:

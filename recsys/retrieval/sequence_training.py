@@ -57,22 +57,22 @@ def _fit_network(sequences: Sequences, data: FitData, settings: SequenceSettings
     optimizer = _optimizer(network, settings)
     base = [group["lr"] for group in optimizer.param_groups]
     checks = {math.ceil(epochs * k / settings.checks) for k in range(settings.checks)}
-    best = _Checked.of(network, held_out, known)
+    best = Checked.of(network, held_out, known)
     for epoch in range(1, epochs + 1):
         loss = _epoch(network, optimizer, training, known, settings, rng)
         for group, rate in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = rate * max(0.02, (1 + math.cos(math.pi * epoch / epochs)) / 2)
         if epoch in checks:
-            now = _Checked.of(network, held_out, known)
+            now = Checked.of(network, held_out, known)
             logger.debug("sequence: epoch %d of %d, loss %.3f, held-out NDCG@10 %.4f", epoch, epochs, loss, now.mean)
             best = max(best, now, key=lambda checked: checked.mean)
-    if best.beats(_Checked.of(network, held_out, known)):
+    if best.beats(Checked.of(network, held_out, known)):
         network.load_state_dict(best.state)
     return network.eval()
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
     """The network's weights at one time and NDCG@10 of each held-out user, (n_users,)."""
 
     state: Mapping[str, torch.Tensor]
@@ -80,13 +80,15 @@ class _Checked:
 
     @classmethod
     def of(cls, network: Network, held_out: _HeldOut, known: I64) -> Self:
+        """As the network is now."""
         return cls(copy.deepcopy(network.state_dict()), _ndcg(network, held_out, known))
 
     @property
     def mean(self) -> float:
+        """Of all held-out users; NaN where there are none."""
         return mean(self.ndcg)
 
-    def beats(self, last: _Checked) -> bool:
+    def beats(self, last: Self) -> bool:
         """Whether it is clearly better. It was the best of several by few users, and the learning rate has sunk since:
         where it only looks better, the last weights are.
         """
