@@ -1,9 +1,9 @@
-"""Gating: sources and groups of features without which the lists are no worse are dropped.
+"""Gating: sources and groups of features without which the lists are better are dropped.
 
 Backward elimination on the training lists: one half of the users fits the forests, the other half judges them, and
-neither is among those who will judge the ranker. A part goes where the judges' lists are as good without it as with it:
-NDCG@10 of all, and for a source also recall@50, as what it alone finds may matter even where it is ranked low. Parts
-that know the same are missed only together, so each is tried without all that went before it.
+neither is among those who will judge the ranker. A part goes where the judges' lists are clearly better without it
+(`gating.tolerance`): NDCG@10 of all, and for a source recall@50 no worse, as what it alone finds may matter even where
+it is ranked low. Parts that know the same are missed only together, so each is tried without all that went before it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ class GatingSettings(Settings):
     enabled: bool = True
     tolerance: float = -2.0
     """Standard errors of NDCG@10 that the lists may lose without a part for it to be dropped; below 0 they must gain
-    as much, as by default: of a dozen parts tried, some look useless by chance.
+    as much, as by default: of seventeen parts tried, some look harmful by chance.
     """
     recall_tolerance: float = 0.5
     """The same of recall@50, which only sources must not lower: what one alone finds may be ranked low and matter."""

@@ -14,8 +14,8 @@ from typing import Any
 from recsys.errors import BundleError
 from recsys.files import sha256_of
 
-FORMAT_VERSION = 1
-"""Raised when a bundle of the new code can't be read by the old."""
+FORMAT_VERSION = 2
+"""Raised when a bundle of the new code can't be read by the old, or one of the old by the new."""
 MANIFEST = "manifest.json"
 
 
@@ -54,6 +54,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(
             f"{where} has format {content['format_version']} and needs shelftalk {content.get('product_version', '?')}"
             f" or later; this is shelftalk {product_version()}, which reads format {FORMAT_VERSION}"
+        )
+    if content["format_version"] < FORMAT_VERSION:
+        raise BundleError(
+            f"{where} has format {content['format_version']}, of an older shelftalk; this is shelftalk"
+            f" {product_version()}, which reads format {FORMAT_VERSION}: train again with recsys train"
         )
     if content.get("checksum") != _checksum(content):
         raise BundleError(f"{where}: {MANIFEST} is damaged (its checksum differs); use another version")

@@ -209,6 +209,11 @@ class TestDamage:
         with pytest.raises(BundleError, match=r"needs shelftalk 9\.1\.0"):
             load_bundle(root)
 
+    def test_an_older_format_asks_for_a_training(self, root: Path) -> None:
+        edit_manifest(root, lambda content: content.update(format_version=FORMAT_VERSION - 1))
+        with pytest.raises(BundleError, match=r"of an older shelftalk.*train again with recsys train"):
+            load_bundle(root)
+
     def test_a_damaged_version_is_listed_with_its_problem(self, root: Path) -> None:
         (current_folder(root) / "manifest.json").write_text("{")
         assert "manifest.json is damaged" in list_versions(root)[0].problem

@@ -71,4 +71,10 @@ def test_one_moment_each_teaches_nothing(tiny_dataset: Dataset) -> None:
 def test_only_the_most_popular_items_take_part(tiny_dataset: Dataset) -> None:
     rows = [(user, item, float(item)) for user in range(5) for item in range(user % 2, 4)]
     weights = fit(tiny_dataset, rows, SETTINGS.model_copy(update={"max_items": 3})).weights
-    assert set(weights.nonzero()[0]) | set(weights.nonzero()[1]) <= {1, 2, 3}
+    assert set(weights.nonzero()[0]) | set(weights.nonzero()[1]) == {1, 2, 3}
+
+
+def test_too_little_regularization_is_named(tiny_dataset: Dataset) -> None:
+    alike = [(user, item, float(item > 1)) for user in range(5) for item in range(4)]
+    with pytest.raises(np.linalg.LinAlgError, match=r"raise linear_next\.regularization \(0\.0\)"):
+        fit(tiny_dataset, alike, SETTINGS.model_copy(update={"regularization": (0.0,)}))

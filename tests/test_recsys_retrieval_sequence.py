@@ -136,10 +136,14 @@ def test_weights_that_look_better_by_chance_are_not_taken() -> None:
     last, *checks = (np.random.default_rng(seed).random(200) for seed in range(9))
     lucky = max(checks, key=np.mean)
     assert lucky.mean() > last.mean()
-    assert not Checked({}, lucky).beats(Checked({}, last))
-    assert Checked({}, last + 0.1).beats(Checked({}, last))
-    assert not Checked({}, last).beats(Checked({}, last))
-    assert not Checked({}, np.empty(0)).beats(Checked({}, np.empty(0)))
+    assert not Checked({}, lucky).beats(last)
+    assert Checked({}, last + 0.1).beats(last)
+    assert not Checked({}, last).beats(last)
+
+
+@pytest.mark.parametrize("num_users", [0, 1, 2])
+def test_too_few_held_out_users_decide_nothing(num_users: int) -> None:
+    assert not Checked({}, np.ones(num_users)).beats(np.zeros(num_users))
 
 
 def test_a_training_that_makes_lists_clearly_worse_is_undone(tiny_data: FitData) -> None:

@@ -53,11 +53,12 @@ def test_a_history_ends_before_its_moment_and_labels_are_what_came_then(tiny_dat
             np.testing.assert_array_equal(np.sort(labels), np.setdiff1d(now, past))
 
 
-def test_without_a_clock_the_newest_moments_are_labels_and_unknown(ordered: Dataset) -> None:
-    (window,) = windows_of(ordered)
-    assert len(window) == 2 * world.NUM_USERS
-    assert len(window.known) == world.NUM_USERS * (world.EVENTS_PER_USER - 2)
-    assert window.known.times.max() == world.EVENTS_PER_USER - 3
+@pytest.mark.parametrize("newest", [1, 2, 3])
+def test_without_a_clock_the_newest_moments_are_labels_and_unknown(ordered: Dataset, newest: int) -> None:
+    (window,) = windows_of(ordered, ExampleSettings(windows=2, newest_moments=newest))
+    assert len(window) == newest * world.NUM_USERS
+    assert len(window.known) == world.NUM_USERS * (world.EVENTS_PER_USER - newest)
+    assert window.known.times.max() == world.EVENTS_PER_USER - newest - 1
     assert np.isnan(window.histories.as_of).all()
 
 

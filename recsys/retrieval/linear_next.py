@@ -35,7 +35,7 @@ class LinearNextSettings(Settings):
     patience: float = Field(default=1.0, gt=0)
     """Moments by which what is wanted may be late to count 1/e."""
     max_items: int = Field(default=10_000, ge=1)
-    """Only the most popular items take part: the solution is dense in them (10,000: about 1 GB for a while)."""
+    """Only the most popular items take part: the solution is dense in them (10,000: up to 1.6 GB for a while)."""
     weights_per_item: int = Field(default=300, ge=1)
     """Largest weights kept of each item."""
     history_limit: int = Field(default=100, ge=1)
@@ -95,7 +95,12 @@ def _solve(before: sp.csr_matrix, coming: sp.csr_matrix, regularization: float) 
     gram = np.asfortranarray((before.T @ before).toarray(), dtype=np.float32)
     gram[np.diag_indices_from(gram)] += regularization
     wanted = np.asfortranarray((before.T @ coming).toarray(), dtype=np.float32)
-    factor = scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+    try:
+        factor = scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        raise np.linalg.LinAlgError(
+            f"the item Gram matrix is not positive definite; raise linear_next.regularization ({regularization})"
+        ) from None
     weights: Dense = scipy.linalg.cho_solve(factor, wanted, overwrite_b=True, check_finite=False)
     np.fill_diagonal(weights, 0.0)
     return np.ascontiguousarray(weights)

@@ -33,7 +33,8 @@ _PROBED = 64
 """Lists looked into, of 4 * sqrt(n_items): with 100,000 items 99 % of the 50 nearest are found there."""
 _LONG = 128
 """Numbers from which on two share a code of 4 bits: looking into the lists of 100,000 texts takes a quarter of the time
-so, and a quarter of the memory. Of 64 ALS factors such codes would find 69 % of the 50 nearest instead of 99.
+so, and a quarter of the memory. Of 64 ALS factors such codes would find 69 % of the 50 nearest instead of 99; of the
+128 numbers of two sequence models they find 98 % of 100.
 """
 _PROPOSED_BY_CODES = 3
 """What product codes propose, as a multiple of what is wanted: their own order is rough."""

@@ -1,7 +1,7 @@
 """What comes next, by a small text-aware transformer over the newest items (SASRec, Kang and McAuley 2018).
 
-It is trained in torch (`sequence_training`) and answers without it (`sequence_state`): one history takes a tenth of a
-millisecond, and is computed alone, so that its list depends on no other.
+It is trained in torch (`sequence_training`) and answers without it (`sequence_state`): one history takes two tenths of
+a millisecond, and is computed alone, so that its list depends on no other.
 """
 
 from __future__ import annotations

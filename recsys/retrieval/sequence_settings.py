@@ -26,7 +26,7 @@ class SequenceSettings(Settings):
     epochs: int = Field(default=40, ge=1)
     """Passes over the sequences at most."""
     max_trained_tokens: int = Field(default=4_000_000, ge=1)
-    """Bounds the time on large data: fewer passes where there are more events."""
+    """Of each model. Bounds the time on large data: fewer passes where there are more events."""
     batch_tokens: int = Field(default=4096, ge=64)
     negatives: int = Field(default=1024, ge=1)
     """Items drawn for each batch."""

@@ -29,6 +29,8 @@ I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
 _CLEARLY = 2.0
 """Standard errors by which earlier weights must be better to be taken for the last ones."""
+_FEWEST_USERS = 10
+"""Of fewer the standard error says nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ def _fit_network(sequences: Sequences, data: FitData, settings: SequenceSettings
         loss = _epoch(network, optimizer, training, known, settings, rng)
         for group, rate in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = rate * max(0.02, (1 + math.cos(math.pi * epoch / epochs)) / 2)
-        if epoch in checks:
+        if epoch in checks and epoch < epochs:
             now = Checked.of(network, held_out, known)
             logger.debug("sequence: epoch %d of %d, loss %.3f, held-out NDCG@10 %.4f", epoch, epochs, loss, now.mean)
             best = max(best, now, key=lambda checked: checked.mean)
-    if best.beats(Checked.of(network, held_out, known)):
+    if best.beats(_ndcg(network, held_out, known)):
         network.load_state_dict(best.state)
     return network.eval()
 
@@ -88,12 +90,12 @@ class Checked:
         """Of all held-out users; NaN where there are none."""
         return mean(self.ndcg)
 
-    def beats(self, last: Self) -> bool:
-        """Whether it is clearly better. It was the best of several by few users, and the learning rate has sunk since:
-        where it only looks better, the last weights are.
+    def beats(self, last: Floats) -> bool:
+        """Whether it is clearly better than `last` (n_users,). It was the best of several by few users, and the
+        learning rate has sunk since: where it only looks better, the last weights are.
         """
-        gain = Difference.of(self.ndcg, last.ndcg, np.arange(len(self.ndcg)))
-        return gain.mean > _CLEARLY * gain.error
+        gain = Difference.of(self.ndcg, last, np.arange(len(last)))
+        return len(last) >= _FEWEST_USERS and gain.mean > _CLEARLY * gain.error
 
 
 def _split(sequences: Sequences, settings: SequenceSettings, rng: np.random.Generator) -> tuple[Sequences, _HeldOut]:
