@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of model versions that gets the large one")
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--per-source", type=int, default=35, help="candidates of each source (200-300 in all)")
+    parser.add_argument("--per-source", type=int, default=28, help="candidates of each source (200-300 in all)")
     arguments = parser.parse_args()
     try:
         model = scaled(trained(arguments.bundle), arguments.items, arguments.events, arguments.per_source)
