@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from features.builder import FeatureMatrix
+from features.seeds import member_seed
 from features.settings import Settings
 from ranking.examples import RankingExamples
 from ranking.forest import Forest, TooLargeError
@@ -115,7 +116,7 @@ class LambdaMartRanker:
         data, names = _dataset(train, grades), train.features.names
         texts = []
         for number in range(settings.forests):
-            parameters = _parameters(settings, grades, forest_seed(seed, number), num_threads)
+            parameters = _parameters(settings, grades, member_seed(seed, number), num_threads)
             texts.append(lightgbm.train(parameters, data, num_boost_round=num_trees).model_to_string())
         return cls(joined(texts), names)
 
@@ -205,11 +206,6 @@ def _places(wanted: tuple[str, ...], given: tuple[str, ...]) -> npt.NDArray[np.i
     if missing:
         raise ValueError(f"the ranker was trained on other features; missing: {', '.join(missing)}")
     return np.array([given.index(name) for name in wanted], np.int64)
-
-
-def forest_seed(seed: int, number: int) -> int:
-    """The seed of one of several forests; the first has the seed itself."""
-    return (seed + 7919 * number) % 2**31
 
 
 def joined(texts: Sequence[str]) -> str:

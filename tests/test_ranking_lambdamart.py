@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from features.builder import FeatureMatrix
-from ranking.lambdamart import LambdaMartRanker, LambdaMartSettings, forest_seed, joined
+from features.seeds import member_seed
+from ranking.lambdamart import LambdaMartRanker, LambdaMartSettings, joined
 from ranking_lists import lists
 
 SETTINGS = LambdaMartSettings(num_leaves=8, min_examples_per_leaf=20, forests=3)
@@ -22,7 +23,7 @@ def three() -> LambdaMartRanker:
 
 def test_three_forests_score_as_the_sum_of_each(three: LambdaMartRanker) -> None:
     one = SETTINGS.model_copy(update={"forests": 1})
-    each = [LambdaMartRanker.fit(EXAMPLES, 6, one, forest_seed(0, k), 1) for k in range(3)]
+    each = [LambdaMartRanker.fit(EXAMPLES, 6, one, member_seed(0, k), 1) for k in range(3)]
     alone = [ranker.score(EXAMPLES.features) for ranker in each]
     assert three.num_trees == 18
     assert not np.array_equal(alone[0], alone[1])

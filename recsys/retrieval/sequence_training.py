@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from features.seeds import member_seed
 from recsys.comparison import Difference
 from recsys.metrics import Floats, mean, ndcg_at_k
 from recsys.retrieval.base import FitData
@@ -44,7 +45,7 @@ class _HeldOut:
 def fit_networks(data: FitData, settings: SequenceSettings) -> list[Network]:
     """The models of different seeds; none where no user acted in two moments."""
     sequences = Sequences.of(data)
-    seeds = [data.seed + 7919 * number for number in range(settings.models)]
+    seeds = [member_seed(data.seed, number) for number in range(settings.models)]
     return [_fit_network(sequences, data, settings, seed) for seed in seeds] if len(sequences) else []
 
 
