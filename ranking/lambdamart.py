@@ -36,16 +36,17 @@ class LambdaMartSettings(Settings):
     (`events.weights`, the largest 1) to this power, and a list what its best item counts. 0: all count the same. Of the
     items of one list `rank_xendcg` knows the order alone. What judges the forest knows right and wrong only.
     """
-    num_trees: int = Field(default=400, ge=1)
-    """At most; early stopping ends before."""
-    min_trees: int = Field(default=30, ge=1)
-    """The shipped forest has at least so many: on easy held-out users the first tree is already perfect, and ties
-    decide the rest.
+    num_trees: int = Field(default=200, ge=1)
+    """Of one forest. Several forests added up do not get worse for many more; a few hundred held-out lists can't say
+    where to stop, and stopping too early costs more.
     """
+    min_lists_per_tree: float = Field(default=5.0, ge=0)
+    """Fewer trees where there are fewer lists to learn from than that, though not fewer than `min_trees`: a few hundred
+    lists are learned by heart.
+    """
+    min_trees: int = Field(default=30, ge=1)
     num_leaves: int = Field(default=16, ge=2)
     """Trees of more than 64 are scored by LightGBM itself, which takes a list's time several times over."""
-    try_half: bool = True
-    """Trees of half the leaves are fitted too, and the size is kept that is better on held-out users."""
     learning_rate: float = 0.05
     min_examples_per_leaf: int = 60
     feature_fraction: float = 0.5
@@ -53,21 +54,19 @@ class LambdaMartSettings(Settings):
     l2: float = 5.0
     truncation_level: int = 20
     """Positions at the head of the list that the loss cares for."""
-    patience: int = 60
-    """Trees without progress on the held-out users after which training ends."""
-    forests: int = Field(default=4, ge=1, le=20)
+    forests: int = Field(default=3, ge=1, le=20)
     """Forests of different seeds whose scores are added up; a request pays for the trees of all."""
     share_held_out: float = Field(default=0.2, gt=0, lt=1)
-    """Users (not lists) kept for early stopping and for the comparison with the sources."""
+    """Users (not lists) kept for the comparison with the sources."""
     margin: float = 1.0
     """Standard errors by which the forest must beat the best source on the held-out users; else that source's order
     is used.
     """
 
-    def sizes(self) -> tuple[LambdaMartSettings, ...]:
-        """The settings to choose from on held-out users, the smaller trees first."""
-        half = self.num_leaves // 2
-        return (self.model_copy(update={"num_leaves": half}), self) if self.try_half and half >= 2 else (self,)
+    def trees_for(self, num_lists: int) -> int:
+        """Trees of a forest that learns from so many lists."""
+        most = self.num_trees if not self.min_lists_per_tree else int(num_lists / self.min_lists_per_tree)
+        return min(self.num_trees, max(self.min_trees, most))
 
 
 @dataclass(frozen=True)
@@ -85,29 +84,6 @@ class LambdaMartRanker:
         object.__setattr__(self, "_booster", lightgbm.Booster(model_str=self.model_text))
 
     @classmethod
-    def fit_stopped(
-        cls,
-        train: RankingExamples,
-        held_out: Sequence[RankingExamples],
-        settings: LambdaMartSettings,
-        seed: int,
-        num_threads: int,
-    ) -> tuple[Self, tuple[int, ...]]:
-        """One forest of `train` and, for each of the `held_out` parts (lists of other users), the number of its first
-        trees with the best NDCG@10 there, where right items count the same. Training ends when no part has gained for
-        `patience` trees.
-        """
-        grades = Grades.of(train, settings.label_gain)
-        data = _dataset(train, grades)
-        parts = [_dataset(part, Grades.of(part, 0.0)) for part in held_out]
-        progress = _Progress(settings.patience, len(parts))
-        booster = lightgbm.train(
-            _parameters(settings, grades, seed, num_threads), data, num_boost_round=settings.num_trees,
-            valid_sets=parts, callbacks=[progress],
-        )  # fmt: skip
-        return cls(booster.model_to_string(num_iteration=-1), train.features.names), tuple(progress.num_trees)
-
-    @classmethod
     def fit(
         cls, train: RankingExamples, num_trees: int, settings: LambdaMartSettings, seed: int, num_threads: int
     ) -> Self:
@@ -119,10 +95,6 @@ class LambdaMartRanker:
             parameters = _parameters(settings, grades, member_seed(seed, number), num_threads)
             texts.append(lightgbm.train(parameters, data, num_boost_round=num_trees).model_to_string())
         return cls(joined(texts), names)
-
-    def first_trees(self, num_trees: int) -> Self:
-        """The forest cut off after so many trees."""
-        return type(self)(self._booster.model_to_string(num_iteration=num_trees), self.names)
 
     def score(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
         """The forest's raw scores, (n_pairs,)."""
@@ -177,28 +149,6 @@ class LambdaMartRanker:
         return cls((folder / "lambdamart.txt").read_text(encoding="utf-8"), names)
 
 
-@dataclass(eq=False)  # LightGBM wants to hash it
-class _Progress:
-    """LightGBM callback: remembers where each held-out part was best, and ends the training when none gains."""
-
-    patience: int
-    num_parts: int
-    best: list[float] = field(init=False)
-    num_trees: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.best = [-np.inf] * self.num_parts
-        self.num_trees = [1] * self.num_parts
-
-    def __call__(self, env: lightgbm.callback.CallbackEnv) -> None:
-        results = [] if env.evaluation_result_list is None else list(env.evaluation_result_list)
-        for part, result in enumerate(results):
-            if result[2] > self.best[part]:
-                self.best[part], self.num_trees[part] = result[2], env.iteration + 1
-        if env.iteration + 1 - max(self.num_trees) >= self.patience:
-            raise lightgbm.callback.EarlyStopException(env.iteration, results)
-
-
 @lru_cache(maxsize=32)
 def _places(wanted: tuple[str, ...], given: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Where the `wanted` features are among the `given` ones."""
@@ -230,7 +180,7 @@ def _dataset(examples: RankingExamples, grades: Grades) -> lightgbm.Dataset:
 
 def _parameters(settings: LambdaMartSettings, grades: Grades, seed: int, num_threads: int) -> dict[str, Any]:
     return {
-        "objective": settings.objective, "metric": "ndcg", "eval_at": [10],
+        "objective": settings.objective,
         "lambdarank_truncation_level": settings.truncation_level,
         "learning_rate": settings.learning_rate, "num_leaves": settings.num_leaves, "lambda_l2": settings.l2,
         "min_data_in_leaf": settings.min_examples_per_leaf, "feature_fraction": settings.feature_fraction,

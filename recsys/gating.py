@@ -111,8 +111,8 @@ class _State:
 
     def judged(self, judges: RankingExamples, settings: Settings) -> _Judged:
         """By forests of what is left; a pair that is left no more counts as not found."""
-        smallest = settings.lambdamart.sizes()[0]  # half of the lists, and not all of them, are fitted
-        forest = smallest.model_copy(update={"forests": settings.gating.forests})
+        half = max(2, settings.lambdamart.num_leaves // 2)  # some of the lists, and not all of them, are fitted
+        forest = settings.lambdamart.model_copy(update={"num_leaves": half, "forests": settings.gating.forests})
         fitted = LambdaMartRanker.fit(self.fit, settings.gating.trees, forest, settings.seed, settings.threads)
         scores = self.judge.scores(fitted, len(judges.labels))
         return _Judged(list_ndcg(judges, scores), list_recall(judges, scores, WIDTH))

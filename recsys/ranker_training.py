@@ -1,4 +1,4 @@
-"""Examples -> the ranker: parts that do not help are dropped, the forest is stopped and judged on held-out users."""
+"""Examples -> the ranker: parts that do not help are dropped, and a forest is judged on held-out users."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from features.tables import BoolArray
 from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from ranking.examples import RankingExamples, SplitExamples
-from ranking.lambdamart import LambdaMartRanker, LambdaMartSettings
-from recsys.comparison import Difference, halves, list_ndcg, source_orders
+from ranking.lambdamart import LambdaMartRanker
+from recsys.comparison import Difference, list_ndcg, source_orders
 from recsys.gating import Gated, gated
-from recsys.metrics import Floats, mean
+from recsys.metrics import mean
 from recsys.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -79,23 +78,19 @@ def _judged(
 ) -> Ranker:
     if len(np.unique(held_out.users)) < 2:
         return by_score(order, "the lists to judge by are all of one user", report)
-    first = halves(held_out.users, settings.seed)
-    tried = [_stopped(gate, held_out, first, forest, settings) for forest in settings.lambdamart.sizes()]
-    by_size = {str(stopped.forest.num_leaves): round(mean(cross_judged([stopped], first)), 5) for stopped in tried}
-    chosen = max(tried, key=lambda stopped: by_size[str(stopped.forest.num_leaves)])
-    forest, num_trees = chosen.forest, round(float(np.mean(chosen.num_trees)))
-    each = {RANKER: cross_judged(tried, first)} | source_orders(held_out)
+    forest, num_trees = settings.lambdamart, settings.lambdamart.trees_for(len(gate.examples.train))
+    one = forest.model_copy(update={"forests": 1})
+    judged = LambdaMartRanker.fit(gate.examples.train, num_trees, one, settings.seed, settings.threads)
+    each = {RANKER: list_ndcg(held_out, gate.scores(judged, held_out.features))} | source_orders(held_out)
     scores = {name: round(mean(values), 5) for name, values in each.items()}
     best = max((name for name in scores if name != RANKER), key=lambda name: scores[name])
     lead = Difference.of(each[RANKER], each[best], held_out.users)
     report[RANKER] = {
         "held_out_ndcg@10": scores, "lead": round(lead.mean, 5), "lead_error": round(lead.error, 5),
-        "trees": num_trees, "leaves": forest.num_leaves, "held_out_by_leaves": by_size,
-        "train_lists": len(gate.examples.train), "held_out_lists": len(held_out),
+        "trees": num_trees, "train_lists": len(gate.examples.train), "held_out_lists": len(held_out),
     }  # fmt: skip
     if on_held_out:
         on_held_out(scores[RANKER])
-    logger.info("trees of %d leaves, by NDCG@10 on held-out users of %s", forest.num_leaves, by_size)
     verdict = f"NDCG@10 on held-out users: the ranker {scores[RANKER]:.4f}, {best} alone {scores[best]:.4f} ({lead})"
     logger.info(verdict)
     if lead.mean < forest.margin * lead.error:
@@ -103,41 +98,3 @@ def _judged(
     final = LambdaMartRanker.fit(gate.examples.everything, num_trees, forest, settings.seed, settings.threads)
     report[RANKER]["gains"] = dict(list(final.gains().items())[:30])
     return final
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """A forest stopped twice: where the first half of the held-out users likes it best, and where the second does.
-    `num_trees` (2,) says when, `ndcg` is NDCG@10 of all held-out lists, twice (n_lists,).
-    """
-
-    forest: LambdaMartSettings
-    num_trees: Sequence[int]
-    ndcg: Sequence[Floats]
-
-
-def cross_judged(tried: Sequence[Stopped], first: BoolArray) -> Floats:
-    """NDCG@10 of each held-out list, (n_lists,); `first` says which are of the first half of the users.
-
-    One half says how large and how many the trees are that the other half is judged with: nobody judges a forest that
-    was chosen, or stopped, where it suits him best.
-    """
-    by_first, by_second = (
-        max((stopped.ndcg[half] for stopped in tried), key=lambda ndcg: mean(ndcg[own]))
-        for half, own in enumerate((first, ~first))
-    )
-    return np.where(first, by_second, by_first)
-
-
-def _stopped(
-    gate: Gated, held_out: RankingExamples, first: BoolArray, forest: LambdaMartSettings, settings: Settings
-) -> Stopped:
-    """A forest on `held_out` lists, which lack nothing."""
-    left = gate.examples.held_out
-    stops = [left.select(np.isin(left.users, held_out.users[side])) for side in (first, ~first)]
-    usable = [stop if len(stop) else left for stop in stops]
-    fitted, best = LambdaMartRanker.fit_stopped(gate.examples.train, usable, forest, settings.seed, settings.threads)
-    num_trees = [max(trees, forest.min_trees) for trees in best]
-    forests = [fitted.first_trees(trees) for trees in num_trees]
-    ndcg = [list_ndcg(held_out, gate.scores(stopped, held_out.features)) for stopped in forests]
-    return Stopped(forest, num_trees, ndcg)

@@ -27,7 +27,7 @@ from features.tables import Events, FloatArray, IntArray
 class ExampleSettings(Settings):
     """How many lists the ranker learns from, and which."""
 
-    windows: int = Field(default=2, ge=1, le=8)
+    windows: int = Field(default=4, ge=1, le=8)
     """Label windows, where there is a clock; each costs one more fit of all sources."""
     window_share: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the events in one window."""

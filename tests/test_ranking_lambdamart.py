@@ -65,11 +65,8 @@ def test_trees_too_large_for_the_fast_way_are_scored_all_the_same(
     assert "leaves, more than 4" in caplog.text
 
 
-def test_each_held_out_part_says_where_it_was_best() -> None:
-    """Where the first tree is perfect no later one is better; a part with other labels may want others."""
-    parts = [lists(60, first_user=300 + 100 * k, seed=3 + k) for k in range(2)]
-    clear = lists(200, first_user=0, seed=0)
-    ranker, best = LambdaMartRanker.fit_stopped(clear, parts, SETTINGS, 0, 1)
-    assert len(best) == 2
-    assert ranker.num_trees == min(max(best) + SETTINGS.patience, SETTINGS.num_trees)
-    assert ranker.first_trees(best[0]).num_trees == best[0]
+@pytest.mark.parametrize(("num_lists", "trees"), [(0, 30), (123, 30), (160, 40), (799, 199), (800, 200), (10**6, 200)])
+def test_few_lists_carry_few_trees(num_lists: int, trees: int) -> None:
+    assert LambdaMartSettings(min_lists_per_tree=4).trees_for(num_lists) == trees
+    assert LambdaMartSettings(min_lists_per_tree=0).trees_for(num_lists) == 200
+    assert LambdaMartSettings(num_trees=7).trees_for(num_lists) == 7
