@@ -32,7 +32,9 @@ class ExampleSettings(Settings):
     window_share: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of the events in one window."""
     newest_moments: int = Field(default=2, ge=1)
-    """Without a clock: moments of each user, its newest, that are labels; all sources are fitted once, without them."""
+    """Windows without a clock: every user's last moment, the moment before it, and so on, each from one more fit of all
+    sources to what came before.
+    """
     moments_per_user: int = Field(default=10, ge=1)
     """Lists of one user in one window, at most."""
     max_lists: int = Field(default=30_000, ge=1)
@@ -141,7 +143,7 @@ def label_windows(
     rng = np.random.default_rng(seed)
     weights = event_weights(events, event_settings)
     moments = _moments(events)
-    plans = _clock_plans(events, moments, settings) if events.has_clock else [_order_plan(events, moments, settings)]
+    plans = (_clock_plans if events.has_clock else _order_plans)(events, moments, settings)
     max_lists = settings.max_repeat_lists if repeats else settings.max_lists
     windows = []
     for known, as_of, chosen in plans:
@@ -187,14 +189,21 @@ def _clock_plans(
     return plans
 
 
-def _order_plan(
+def _order_plans(
     events: Events, moments: _Moments, settings: ExampleSettings
-) -> tuple[Events, float, npt.NDArray[np.int64]]:
-    """The `newest_moments` of every user are labels (its first never is); nothing of them is known."""
-    is_label = (moments.from_end < settings.newest_moments) & (moments.position > 0)
-    known = np.ones(len(events), bool)
-    known[moments.order] = ~np.repeat(is_label, moments.stops - moments.starts)
-    return events.select(known), np.nan, np.flatnonzero(is_label)
+) -> list[tuple[Events, float, npt.NDArray[np.int64]]]:
+    """Every user's last moment is a window, the one before it another, and so on; a user's first moment is no label.
+    What came before the moment is known.
+    """
+    plans = []
+    for back in range(settings.newest_moments):
+        is_label = (moments.from_end <= back) & (moments.position > 0)
+        chosen = np.flatnonzero(is_label & (moments.from_end == back))
+        if len(chosen):
+            known = np.ones(len(events), bool)
+            known[moments.order] = ~np.repeat(is_label, moments.stops - moments.starts)
+            plans.append((events.select(known), np.nan, chosen))
+    return plans
 
 
 def _sample(

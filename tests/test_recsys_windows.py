@@ -54,12 +54,25 @@ def test_a_history_ends_before_its_moment_and_labels_are_what_came_then(tiny_dat
 
 
 @pytest.mark.parametrize("newest", [1, 2, 3])
-def test_without_a_clock_the_newest_moments_are_labels_and_unknown(ordered: Dataset, newest: int) -> None:
-    (window,) = windows_of(ordered, ExampleSettings(windows=2, newest_moments=newest))
-    assert len(window) == newest * world.NUM_USERS
-    assert len(window.known) == world.NUM_USERS * (world.EVENTS_PER_USER - newest)
-    assert window.known.times.max() == world.EVENTS_PER_USER - newest - 1
-    assert np.isnan(window.histories.as_of).all()
+def test_without_a_clock_each_of_the_newest_moments_is_a_window(ordered: Dataset, newest: int) -> None:
+    windows = windows_of(ordered, ExampleSettings(windows=2, newest_moments=newest))
+    assert len(windows) == newest
+    for back, window in enumerate(windows, start=1):
+        assert sorted(window.users.tolist()) == list(range(world.NUM_USERS))
+        assert (window.times == world.EVENTS_PER_USER - back).all()
+        assert len(window.known) == world.NUM_USERS * (world.EVENTS_PER_USER - back)
+        assert window.known.times.max() == world.EVENTS_PER_USER - back - 1
+        assert np.isnan(window.histories.as_of).all()
+        check_no_leak(fit_data(ordered, window.known), window)
+
+
+def test_without_a_clock_a_user_s_first_moment_is_known_and_no_label(ordered: Dataset) -> None:
+    first = ordered.events.select(ordered.events.times == 0)
+    assert not label_windows(first, len(ordered.catalogue), SETTINGS, EventSettings(), seed=0)
+    few = ordered.events.select(ordered.events.times < 2)
+    (window,) = label_windows(few, len(ordered.catalogue), SETTINGS, EventSettings(), seed=0)
+    assert (window.times == 1).all()
+    assert (window.known.times == 0).all()
 
 
 def test_a_basket_is_one_moment_whatever_its_order_in_the_file(tmp_path: Path) -> None:
@@ -104,10 +117,11 @@ def test_the_guard_finds_a_planted_leak(tiny_dataset: Dataset) -> None:
 
 
 def test_the_guard_finds_a_label_among_what_is_known_without_a_clock(ordered: Dataset) -> None:
-    (window,) = windows_of(ordered)
-    check_no_leak(fit_data(ordered, window.known), window)
+    newest, older = windows_of(ordered)
     with pytest.raises(ValueError, match="labelled"):
-        check_no_leak(fit_data(ordered, ordered.events), window)
+        check_no_leak(fit_data(ordered, ordered.events), newest)
+    with pytest.raises(ValueError, match="labelled"):
+        check_no_leak(fit_data(ordered, newest.known), older)
 
 
 def test_a_cancelled_or_seen_item_is_no_label(tiny_dataset: Dataset) -> None:
