@@ -58,6 +58,7 @@ GROUPS: Mapping[str, Dimensions] = {
         "examples.negatives_per_list": IntDistribution(50, 200, log=True),
     },
     "ranker": {
+        "lambdamart.num_trees": IntDistribution(50, 500, log=True),
         "lambdamart.num_leaves": IntDistribution(7, 63, log=True),
         "lambdamart.learning_rate": FloatDistribution(0.02, 0.2, log=True),
         "lambdamart.min_examples_per_leaf": IntDistribution(10, 500, log=True),

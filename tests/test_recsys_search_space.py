@@ -60,7 +60,7 @@ def test_parts_add_up() -> None:
     assert set(space("lambdamart.l2", "finetune.temperature").groups) == {"finetune", "ranker"}
 
 
-@pytest.mark.parametrize("only", ["lambda", "retrieval.al", "", "lambdamart.num_trees"])
+@pytest.mark.parametrize("only", ["lambda", "retrieval.al", "", "lambdamart.forests"])
 def test_a_part_that_is_none_is_refused(only: str) -> None:
     with pytest.raises(SettingsError, match=r"allowed are finetune, sources, ranker, examples, .*lambdamart"):
         space(only)
