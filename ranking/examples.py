@@ -62,8 +62,8 @@ class RankingExamples:
 
 @dataclass(frozen=True)
 class SplitExamples:
-    """`everything` there is to learn from: first `num_train` lists to fit, then those of other users, to stop and to
-    judge by. Both parts look into the one array.
+    """`everything` there is to learn from: first `num_train` lists to fit, then those of other users, to judge
+    by. Both parts look into the one array.
     """
 
     everything: RankingExamples

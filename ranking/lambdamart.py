@@ -37,8 +37,8 @@ class LambdaMartSettings(Settings):
     items of one list `rank_xendcg` knows the order alone. What judges the forest knows right and wrong only.
     """
     num_trees: int = Field(default=200, ge=1)
-    """Of one forest. Several forests added up do not get worse for many more; a few hundred held-out lists can't say
-    where to stop, and stopping too early costs more.
+    """Of one forest, at most. Where there are lists enough, several forests added up do not get worse for many more; a
+    few hundred held-out lists can't say where to stop, and stopping too early costs more.
     """
     min_lists_per_tree: float = Field(default=5.0, ge=0)
     """Fewer trees where there are fewer lists to learn from than that, though not fewer than `min_trees`: a few hundred
@@ -64,7 +64,7 @@ class LambdaMartSettings(Settings):
     """
 
     def trees_for(self, num_lists: int) -> int:
-        """Trees of a forest that learns from so many lists."""
+        """Trees of a forest, judged or shipped, where so many lists fit the one that is judged."""
         most = self.num_trees if not self.min_lists_per_tree else int(num_lists / self.min_lists_per_tree)
         return min(self.num_trees, max(self.min_trees, most))
 

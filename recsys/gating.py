@@ -111,7 +111,7 @@ class _State:
 
     def judged(self, judges: RankingExamples, settings: Settings) -> _Judged:
         """By forests of what is left; a pair that is left no more counts as not found."""
-        half = max(2, settings.lambdamart.num_leaves // 2)  # some of the lists, and not all of them, are fitted
+        half = max(2, settings.lambdamart.num_leaves // 2)  # smaller trees, as fewer lists are fitted
         forest = settings.lambdamart.model_copy(update={"num_leaves": half, "forests": settings.gating.forests})
         fitted = LambdaMartRanker.fit(self.fit, settings.gating.trees, forest, settings.seed, settings.threads)
         scores = self.judge.scores(fitted, len(judges.labels))

@@ -2,8 +2,8 @@
 
 With a clock, windows are consecutive time spans at the end of the data: sources are fitted on what came before a
 window, and each moment in it is a list to rank, its history reaching up to the moment (so the sources are as stale
-as they will be in service). Without a clock the newest moments of every user are the labels, and no source has seen
-them.
+as they will be in service). Without a clock each of every user's newest moments is a window, whose sources know what
+came before it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ExampleSettings(Settings):
     sources to what came before.
     """
     moments_per_user: int = Field(default=10, ge=1)
-    """Lists of one user in one window, at most."""
+    """Lists of one user in one window, at most; without a clock it is one."""
     max_lists: int = Field(default=30_000, ge=1)
     """Lists in all, at most; drawn at random where there are more."""
     negatives_per_list: int = Field(default=150, ge=1)
@@ -147,7 +147,7 @@ def label_windows(
     max_lists = settings.max_repeat_lists if repeats else settings.max_lists
     windows = []
     for known, as_of, chosen in plans:
-        sampled = _sample(chosen, moments.users, settings.moments_per_user, max_lists // len(plans), rng)
+        sampled = _sample(chosen, moments.users, settings.moments_per_user, max(1, max_lists // len(plans)), rng)
         window = _window(
             events, weights, moments, sampled, known, as_of, num_items, event_settings.history_limit, repeats
         )

@@ -107,6 +107,7 @@ def test_the_parameters_shown_are_the_ones_taken() -> None:
 def test_the_setting_shown_exists() -> None:
     name, value = re.findall(r"`(RECSYS_\w+)=(\w+)`", README)[0]
     assert load_settings(environment={name: value}).lambdamart.num_trees == int(value)
+    assert load_settings(environment={}).lambdamart.num_trees != int(value)
 
 
 @pytest.mark.parametrize("url", re.findall(r"'(http://127[^']+)'", README + MAKEFILE))

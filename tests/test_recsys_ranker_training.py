@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -132,3 +133,5 @@ def test_ndcg_of_a_list_by_hand() -> None:
     )
     assert list_ndcg(examples, np.array([3.0, 2.0, 1.0, 0.0])).tolist() == [1 / np.log2(3), 1.0]
     assert list_ndcg(examples, np.array([np.nan, 2.0, 1.0, np.nan])).tolist() == [1.0, 0.0]
+    viewed = dataclasses.replace(examples, labels=examples.labels / 3)
+    assert list_ndcg(viewed, np.array([3.0, 2.0, 1.0, 0.0])).tolist() == [1 / np.log2(3), 1.0], "right or wrong only"
