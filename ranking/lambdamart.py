@@ -42,7 +42,7 @@ class LambdaMartSettings(Settings):
     """
     min_lists_per_tree: float = Field(default=5.0, ge=0)
     """Fewer trees where there are fewer lists to learn from than that, though not fewer than `min_trees`: a few hundred
-    lists are learned by heart.
+    lists are learned by heart. 0: as many always.
     """
     min_trees: int = Field(default=30, ge=1)
     num_leaves: int = Field(default=16, ge=2)

@@ -147,7 +147,7 @@ def label_windows(
     max_lists = settings.max_repeat_lists if repeats else settings.max_lists
     windows = []
     for known, as_of, chosen in plans:
-        sampled = _sample(chosen, moments.users, settings.moments_per_user, max(1, max_lists // len(plans)), rng)
+        sampled = _sample(chosen, moments.users, settings.moments_per_user, max_lists // len(plans), rng)
         window = _window(
             events, weights, moments, sampled, known, as_of, num_items, event_settings.history_limit, repeats
         )
