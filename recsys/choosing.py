@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from features.settings import Settings
+from features.tables import IntArray
 from recsys.retrieval.base import CandidateSource, FitData
 from recsys.scoring import CHUNK, mean_ndcg
 from recsys.windows import LabelWindow
@@ -50,10 +51,12 @@ def first_choice(settings: Settings) -> Settings:
     return settings.model_copy(update={name: values[:1] for name, values in options(settings).items()})
 
 
-def choose_settings(kind: type[Any], settings: Settings, data: FitData, window: LabelWindow) -> Choice:
-    """Fit `kind` with every combination (a half-life needs no fit of its own) and keep the best on `window`."""
+def choose_settings(kind: type[Any], settings: Settings, data: FitData, window: LabelWindow, rows: IntArray) -> Choice:
+    """Fit `kind` with every combination (a half-life needs no fit of its own) and keep the best on the lists `rows`
+    (n,) of `window`.
+    """
     best: tuple[float, dict[str, tuple[Any, ...]], CandidateSource] | None = None
-    for variant in _scored_variants(kind, settings, data, window):
+    for variant in _scored_variants(kind, settings, data, window, rows):
         if best is None or variant[0] > best[0]:
             best = variant
     if best is None:
@@ -65,7 +68,7 @@ def choose_settings(kind: type[Any], settings: Settings, data: FitData, window: 
 
 
 def _scored_variants(
-    kind: type[Any], settings: Settings, data: FitData, window: LabelWindow
+    kind: type[Any], settings: Settings, data: FitData, window: LabelWindow, rows: IntArray
 ) -> Iterator[tuple[float, dict[str, tuple[Any, ...]], CandidateSource]]:
     offered = options(settings)
     half_lives = offered.pop(_HALF_LIFE, None)
@@ -76,10 +79,10 @@ def _scored_variants(
         if source is None:
             return
         if half_lives is None:
-            yield source_ndcg(source, window), update, source
+            yield source_ndcg(source, window, rows), update, source
         for half_life in half_lives or ():
             varied = dataclasses.replace(source, half_life=half_life)
-            yield source_ndcg(varied, window), update | {_HALF_LIFE: (half_life,)}, varied
+            yield source_ndcg(varied, window, rows), update | {_HALF_LIFE: (half_life,)}, varied
 
 
 def _bound(settings: Settings) -> dict[str, int]:
@@ -88,14 +91,14 @@ def _bound(settings: Settings) -> dict[str, int]:
     return {"max_items": MAX_ITEMS} if size is not None and size > MAX_ITEMS else {}
 
 
-def source_ndcg(source: CandidateSource, window: LabelWindow, limit: int = MAX_LISTS) -> float:
-    """Mean NDCG@10 of the source's own lists for up to `limit` of the window's lists, evenly spread."""
-    chosen = np.unique(np.linspace(0, len(window) - 1, min(limit, len(window))).astype(np.int64))
+def source_ndcg(source: CandidateSource, window: LabelWindow, rows: IntArray, limit: int = MAX_LISTS) -> float:
+    """Mean NDCG@10 of the source's own lists for up to `limit` of the lists `rows` of the window, evenly spread."""
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(np.int64))]
     total = 0.0
     for start in range(0, len(chosen), CHUNK):
-        rows = chosen[start : start + CHUNK]
-        part = window.histories.at_rows(rows)
+        asked = chosen[start : start + CHUNK]
+        part = window.histories.at_rows(asked)
         top = source.scores(part)[""].top(10, part.seen)
-        hits = window.labels(rows[top.query_rows], top.item_rows)
-        total += mean_ndcg(top.query_rows, hits, window.num_labels[rows]) * len(rows)
+        hits = window.labels(asked[top.query_rows], top.item_rows)
+        total += mean_ndcg(top.query_rows, hits, window.num_labels[asked]) * len(asked)
     return total / max(len(chosen), 1)

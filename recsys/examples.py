@@ -15,6 +15,7 @@ from features.errors import SettingsError
 from features.item_sets import ItemSets
 from features.runs import rank_in_run
 from features.settings import Settings as ComponentSettings
+from features.tables import IntArray
 from ranking.examples import RankingExamples
 from recsys.model import history_sources
 from recsys.retrieval.base import CandidateSource, FitData
@@ -88,12 +89,10 @@ def _fit_source(
     return source
 
 
-def held_out_lists(windows: Sequence[LabelWindow], share: float, seed: int) -> list[BoolRows]:
-    """For each window (n_lists,) bool: the lists of about `share` of all users, the same users in every window."""
-    users = np.concatenate([window.users for window in windows])
-    distinct, place = np.unique(users, return_inverse=True)
-    chosen = np.random.default_rng(seed).permutation(len(distinct)) < round(share * len(distinct))
-    return np.split(chosen[place], np.cumsum([len(window) for window in windows])[:-1])
+def held_out_users(windows: Sequence[LabelWindow], share: float, seed: int) -> IntArray:
+    """About `share` of all users of the windows, ascending: they judge the ranker and take part in no choice before."""
+    distinct = np.unique(np.concatenate([np.empty(0, np.int64), *(window.users for window in windows)]))
+    return distinct[np.random.default_rng(seed).permutation(len(distinct)) < round(share * len(distinct))]
 
 
 def window_examples(

@@ -21,11 +21,11 @@ from features.grid import on_grid
 from features.interactions import acted_on, event_weights
 from features.next_items import next_item_pairs
 from features.settings import Settings as ComponentSettings
-from features.tables import Dataset, Events
+from features.tables import Dataset, Events, IntArray
 from ranking.base import Ranker
 from ranking.examples import SplitExamples
 from recsys.choosing import Choice, choose_settings, first_choice
-from recsys.examples import FittedWindow, fit_sources, held_out_lists, window_examples
+from recsys.examples import FittedWindow, fit_sources, held_out_users, window_examples
 from recsys.feature_groups import ablated_examples, source_ablation
 from recsys.model import OTHER_KINDS, FittedModel, RepeatModel, StoredHistories
 from recsys.ranker_training import MIN_FOUND, LearnedRanker, by_score, learned_ranker
@@ -55,6 +55,8 @@ class _Run:
     ready: dict[int, dict[str, CandidateSource]] = field(default_factory=dict)
     """Sources that need not be fitted again, from choosing settings or from memory, by the number of events known."""
     fitted: dict[int, FittedWindow] = field(default_factory=dict)
+    held_out: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Users who judge the ranker, of lists with and without repeats."""
     keep_examples: bool = False
     examples: SplitExamples | None = None
     memory: StageMemory | None = None
@@ -166,6 +168,7 @@ def _train(run: _Run) -> TrainingArtifacts:
     events = dataset.events
     with run.stage("windows"):
         windows = run.reused("windows", lambda: _windows(run))
+        run.held_out = held_out_users(windows, settings.lambdamart.share_held_out, settings.seed)
     known = windows[-1].known if windows else events
     encoder, embeddings = run.reused("text", lambda: _text(run, known), known)
     with run.stage("choose source settings"):
@@ -238,24 +241,25 @@ def _text(run: _Run, known: Events) -> tuple[TextEncoder | BlendedEncoder | None
 
 
 def _choose(run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None) -> dict[str, ComponentSettings]:
-    """Each source's settings, chosen on the oldest window, which fits the least data; what was fitted there stays
-    ready.
+    """Each source's settings, chosen on the oldest window, which fits the least data, without the users who are held
+    out to judge; what was fitted there stays ready.
     """
     offered = {name: getattr(run.settings.retrieval, name) for name in run.settings.sources}
     if not windows:
         return {name: first_choice(settings) for name, settings in offered.items()}
     window = windows[-1]
     data = run.fit_data(window.known, embeddings)
-    choices = {name: _choice(run, name, data, window) for name in offered}
+    rows = np.flatnonzero(~np.isin(window.users, run.held_out))
+    choices = {name: _choice(run, name, data, window, rows) for name in offered}
     run.report["sources"] = {name: choice.report() for name, choice in choices.items()}
     run.ready[len(window.known)] = {name: c.source for name, c in choices.items() if c.source is not None}
     return {name: choice.settings for name, choice in choices.items()}
 
 
-def _choice(run: _Run, name: str, data: FitData, window: LabelWindow) -> Choice:
+def _choice(run: _Run, name: str, data: FitData, window: LabelWindow, rows: IntArray) -> Choice:
     settings = getattr(run.settings.retrieval, name)
-    key = (name, settings, *fit_parts(data), settings_read("windows", run.settings))
-    return reused(run.memory, "choice", key, lambda: choose_settings(SOURCES[name], settings, data, window))
+    key = (name, settings, *fit_parts(data), settings_read("windows", run.settings), rows)
+    return reused(run.memory, "choice", key, lambda: choose_settings(SOURCES[name], settings, data, window, rows))
 
 
 def _fit_ranker(
@@ -333,11 +337,11 @@ def _examples(
 def _make_examples(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> SplitExamples:
-    held_out = held_out_lists(windows, run.settings.lambdamart.share_held_out, run.settings.seed)
     parts = []
-    for number, (window, out) in enumerate(zip(windows, held_out, strict=True)):
+    for number, window in enumerate(windows):
         fitted = run.fit_window(window, chosen, embeddings)
-        parts.append(window_examples(fitted, window, out, run.settings, number))
+        held_out = np.isin(window.users, run.held_out)
+        parts.append(window_examples(fitted, window, held_out, run.settings, number))
     train_part, test_part = ([part[side] for part in parts] for side in (0, 1))
     return SplitExamples.joined(train_part, test_part)
 

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+import recsys.training
 import world
 from features.interactions import EventSettings
-from features.tables import Dataset, Events
+from features.tables import Dataset, Events, IntArray
 from recsys.bundle import load_bundle, save_bundle, show
+from recsys.choosing import Choice, choose_settings
 from recsys.errors import SettingsError
 from recsys.evaluation import evaluate, render
-from recsys.examples import check_no_leak
+from recsys.examples import FittedWindow, check_no_leak, window_examples
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
@@ -103,6 +105,34 @@ def test_lists_without_the_history_are_made_as_if_there_were_no_repeats(
     asked = [request(user, exclude_seen=None) for user in range(20)]
     assert answers(model, *asked) == answers(other, *asked)
     assert not any(staple(user) in dict(made) for user, made in enumerate(answers(model, *asked)))
+
+
+def test_the_users_who_judge_have_no_part_in_any_choice(
+    dataset: Dataset, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in that of the sources' settings, nor in fitting a ranker, of lists with repeats or without."""
+    chosen_by: set[int] = set()
+    learned_from: set[tuple[bool, int]] = set()
+    judged_by: set[tuple[bool, int]] = set()
+
+    def choosing(kind: Any, settings: Any, data: FitData, window: LabelWindow, rows: IntArray) -> Choice:
+        chosen_by.update(window.users[rows].tolist())
+        return choose_settings(kind, settings, data, window, rows)
+
+    def making(fitted: FittedWindow, window: LabelWindow, held_out: Any, settings: Settings, number: int) -> Any:
+        parts = window_examples(fitted, window, held_out, settings, number)
+        for part, users in zip(parts, (learned_from, judged_by), strict=True):
+            users.update((window.repeats, user) for user in part.users.tolist())
+        return parts
+
+    monkeypatch.setattr(recsys.training, "choose_settings", choosing)
+    monkeypatch.setattr(recsys.training, "window_examples", making)
+    train(dataset, tiny_settings)
+    judges = {user for _, user in judged_by}
+    assert {repeats for repeats, _ in judged_by} == {False, True}
+    assert chosen_by
+    assert not chosen_by & judges
+    assert not {user for _, user in learned_from} & judges
 
 
 def test_where_nobody_repeats_lists_are_made_by_the_only_ranker(tiny_model: FittedModel) -> None:

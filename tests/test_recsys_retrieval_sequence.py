@@ -21,7 +21,7 @@ from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
 from recsys.retrieval.sequence import SequenceSource
 from recsys.retrieval.sequence_network import Network, sampled_loss
 from recsys.retrieval.sequence_settings import SequenceSettings
-from recsys.retrieval.sequence_training import Checked, fit_networks
+from recsys.retrieval.sequence_training import Checked, fit_networks, same_places
 from recsys.retrieval.sequences import Sequences, batches
 
 SETTINGS = SequenceSettings(size=8, layers=2, heads=2, max_tokens=6, dropout=0.1, epochs=4, checks=2, batch_tokens=64)
@@ -78,9 +78,18 @@ class TestSequences:
 def test_sampled_loss_by_hand() -> None:
     states = torch.tensor([[1.0, 0.0]])
     positives, negatives = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0], [9.0, 9.0]])
-    same = torch.tensor([[False, True]])  # the second negative is the positive itself and may not count
+    same = torch.tensor([0]), torch.tensor([1])  # the second negative is the positive itself and may not count
     expected = math.log(math.exp(2.0) + 5 * math.exp(0.0)) - 2.0  # log(10 items / 2 drawn) on the logit 0
     assert float(sampled_loss(states, positives, negatives, same, 10)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_drawn_items_that_are_wanted_are_found() -> None:
+    rng = np.random.default_rng(0)
+    wanted, drawn = rng.integers(0, 50, 40), rng.choice(50, 20, replace=False)
+    rows, columns = (places.numpy() for places in same_places(wanted, drawn))
+    table = np.zeros((40, 20), bool)
+    table[rows, columns] = True
+    np.testing.assert_array_equal(table, wanted[:, None] == drawn[None])
 
 
 class TestItemVectors:
@@ -130,6 +139,13 @@ def test_the_models_scores_are_added_up(tiny_data: FitData) -> None:
 
 def same_weights(a: Network, b: Network) -> bool:
     return all(torch.allclose(value, b.state_dict()[name], atol=1e-9) for name, value in a.state_dict().items())
+
+
+def test_models_trained_side_by_side_are_those_trained_one_by_one(tiny_data: FitData) -> None:
+    alone = fit_networks(tiny_data, SETTINGS)
+    together = fit_networks(dataclasses.replace(tiny_data, num_threads=2), SETTINGS)
+    assert len(alone) == len(together) > 1
+    assert all(same_weights(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_weights_that_look_better_by_chance_are_not_taken() -> None:

@@ -11,7 +11,7 @@ import pytest
 import world
 from features.interactions import EventSettings, event_weights
 from features.tables import Dataset, Events
-from recsys.examples import check_no_leak, held_out_lists
+from recsys.examples import check_no_leak, held_out_users
 from recsys.retrieval.base import FitData
 from recsys.windows import ExampleSettings, LabelWindow, label_windows
 
@@ -100,13 +100,14 @@ def test_a_basket_is_one_moment_whatever_its_order_in_the_file(tmp_path: Path) -
     assert all(len(labels) == 2 for _, labels in found[0].values())
 
 
-def test_held_out_users_are_held_out_in_every_window(tiny_dataset: Dataset) -> None:
+def test_a_share_of_the_users_of_all_windows_is_held_out(tiny_dataset: Dataset) -> None:
     windows = windows_of(tiny_dataset)
-    out = held_out_lists(windows, 0.25, seed=3)
-    inside = {int(u) for w, o in zip(windows, out, strict=True) for u in w.users[o]}
-    outside = {int(u) for w, o in zip(windows, out, strict=True) for u in w.users[~o]}
-    assert inside
-    assert not inside & outside
+    everybody = np.unique(np.concatenate([window.users for window in windows]))
+    out = held_out_users(windows, 0.25, seed=3)
+    assert len(out) == round(0.25 * len(everybody))
+    assert np.isin(out, everybody).all()
+    assert not np.array_equal(out, held_out_users(windows, 0.25, seed=4))
+    assert not len(held_out_users([], 0.25, seed=3))
 
 
 def test_the_guard_finds_a_planted_leak(tiny_dataset: Dataset) -> None:

@@ -29,8 +29,8 @@ class Dropout:
         if not training or not self._cut:
             return x
         drawn = np.frombuffer(self._rng.bytes(x.numel()), np.uint8)
-        kept = torch.from_numpy(drawn >= self._cut).view(x.shape)
-        return x * kept * (256 / (256 - self._cut))
+        factors = torch.from_numpy((drawn >= self._cut) * np.float32(256 / (256 - self._cut)))
+        return x * factors.view(x.shape)
 
 
 class Block(nn.Module):
@@ -134,14 +134,19 @@ class Network(nn.Module):
 
 
 def sampled_loss(
-    states: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor, same: torch.Tensor, num_items: int
+    states: torch.Tensor,
+    positives: torch.Tensor,
+    negatives: torch.Tensor,
+    same: tuple[torch.Tensor, torch.Tensor],
+    num_items: int,
 ) -> torch.Tensor:
     """Mean sampled softmax loss of `states` (n, size) for `positives` (n, size) against `negatives` (k, size) drawn
-    evenly from `num_items`, shared by the batch; `same` (n, k) marks negatives that are the positive itself.
-    log(num_items / k) added to a negative's logit makes the sum an unbiased estimate of the full one (Bengio and
-    Senecal 2008).
+    evenly from `num_items`, shared by the batch; `same`, rows of `states` and of `negatives`, are the negatives that
+    are the positive itself. log(num_items / k) added to a negative's logit makes the sum an unbiased estimate of the
+    full one (Bengio and Senecal 2008).
     """
     right = (states * positives).sum(1)
-    others = states @ negatives.T + math.log(num_items / len(negatives))
-    others = others.masked_fill(same, _NEVER)
-    return torch.as_tensor((torch.logaddexp(right, others.logsumexp(1)) - right).mean())
+    others = states @ negatives.T
+    others[same] = _NEVER
+    total = torch.logaddexp(right, others.logsumexp(1) + math.log(num_items / len(negatives)))
+    return torch.as_tensor((total - right).mean())

@@ -8,6 +8,7 @@ import copy
 import logging
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,6 +25,7 @@ from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
 from recsys.retrieval.sequence_network import Network, sampled_loss
 from recsys.retrieval.sequence_settings import SequenceSettings
 from recsys.retrieval.sequences import Batch, Sequences, batches
+from recsys.threads import limit_threads
 
 logger = logging.getLogger(__name__)
 I64 = npt.NDArray[np.int64]
@@ -42,20 +44,41 @@ class _HeldOut:
     answers: list[I64]
 
 
+@dataclass(frozen=True)
+class _Untrained:
+    """A network as it begins, what it is trained and judged on, and the generator that it alone draws from."""
+
+    network: Network
+    training: Sequences
+    held_out: _HeldOut
+    known: I64
+    rng: np.random.Generator
+
+
 def fit_networks(data: FitData, settings: SequenceSettings) -> list[Network]:
-    """The models of different seeds; none where no user acted in two moments."""
+    """The models of different seeds; none where no user acted in two moments. Several are trained side by side, each
+    by one thread, which spares more time than the threads do within products as small as theirs.
+    """
     sequences = Sequences.of(data)
+    if not len(sequences):
+        return []
     seeds = [member_seed(data.seed, number) for number in range(settings.models)]
-    return [_fit_network(sequences, data, settings, seed) for seed in seeds] if len(sequences) else []
+    with limit_threads(1), ThreadPoolExecutor(data.num_threads) as pool:
+        begun = [_begun(sequences, data, settings, seed) for seed in seeds]  # not side by side: torch's seed is for all
+        return list(pool.map(lambda one: _trained(one, settings), begun))
 
 
-def _fit_network(sequences: Sequences, data: FitData, settings: SequenceSettings, seed: int) -> Network:
-    """The network after all epochs, or as it was before where that was clearly better."""
+def _begun(sequences: Sequences, data: FitData, settings: SequenceSettings, seed: int) -> _Untrained:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     training, held_out = _split(sequences, settings, rng)
     known = np.unique(data.matrix.indices).astype(np.int64)
-    network = _untrained(data, settings, known, rng)
+    return _Untrained(_untrained(data, settings, known, rng), training, held_out, known, rng)
+
+
+def _trained(begun: _Untrained, settings: SequenceSettings) -> Network:
+    """The network after all epochs, or as it was before where that was clearly better."""
+    network, training, held_out, known, rng = begun.network, begun.training, begun.held_out, begun.known, begun.rng
     epochs = max(1, min(settings.epochs, settings.max_trained_tokens // max(len(training.item_rows), 1)))
     optimizer = _optimizer(network, settings)
     base = [group["lr"] for group in optimizer.param_groups]
@@ -166,8 +189,16 @@ def _loss(network: Network, batch: Batch, drawn: I64, num_items: int, id_dropout
     parts = [batch.items.size, len(wanted), len(drawn)]
     tokens, positives, negatives = torch.split(network.vectors(rows, id_dropout), parts)
     states = network(tokens.view(*batch.items.shape, -1), torch.from_numpy(batch.moments)).flatten(0, 1)
-    same = torch.from_numpy(wanted)[:, None] == torch.from_numpy(drawn)[None]
+    same = same_places(wanted, drawn)
     return sampled_loss(states[torch.from_numpy(asked)], positives, negatives, same, num_items)
+
+
+def same_places(wanted: I64, drawn: I64) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places at which items of `wanted` and of `drawn`, which holds none twice, are the same."""
+    order = np.argsort(drawn)
+    place = np.minimum(np.searchsorted(drawn, wanted, sorter=order), len(drawn) - 1)
+    rows = np.flatnonzero(drawn[order[place]] == wanted)
+    return torch.from_numpy(rows), torch.from_numpy(order[place[rows]])
 
 
 def _ndcg(network: Network, held_out: _HeldOut, known: I64) -> Floats:
