@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,40 +20,28 @@ from features.item_sets import ItemSets
 from features.tables import TITLE, BoolArray
 from ranking.base import ForestRanker, Ranker
 from ranking.by_score import ByScoreRanker
+from recsys.asked_history import AskedHistories, AskedHistory
 from recsys.attributes import Attributes
 from recsys.errors import RequestError
 from recsys.filters import AllOf, Filter, Not, combined
 from recsys.live_popularity import LivePopularity
 from recsys.live_ranking import LiveSignals
 from recsys.model import Chain, FittedModel
-from recsys.request_history import HistoryReader, KnownHistory, StoreReader, Triple
-from recsys.requests import HistoryEvent, Recommendation, RecommendedItem, Request
+from recsys.ordered import Entry, Ordered, source_ranks
+from recsys.request_history import HistoryReader, StoreReader
+from recsys.requests import Recommendation, RecommendedItem, Request
 from recsys.retrieval.merge import Candidates
 from recsys.retrieval.popularity import PopularitySource
 from recsys.rules import NO_RULES, Rule, Rules
 from recsys.scoring import CHUNK, candidates_with_features
 from recsys.shaping import Shape, placed
 from recsys.stage_clock import Observer, StageClock, nobody
-from recsys.wishes import problem_of, shape_of
+from recsys.usable_rules import UsableRules
+from recsys.wishes import shape_of
 
-logger = logging.getLogger(__name__)
 SCORE_DIGITS = 6
 PROPENSITY_DIGITS = 9
 _Kind = tuple[str, tuple[str, ...], bool, bool, tuple[str, ...], bool]
-
-
-@dataclass(frozen=True)
-class _History:
-    """One request's history in rows: its newest events, all items seen, and the
-    time the list is for.
-    """
-
-    events: Triple
-    seen: npt.NDArray[np.int64]
-    as_of: float
-    unknown: int
-    known_user: bool
-    degraded: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,43 +51,11 @@ class RequestCandidates:
     """
 
     requests: list[Request]
-    histories: list[_History]
+    histories: list[AskedHistory]
     allowed: BoolArray
     rules: Rules
     found: Candidates
     matrix: FeatureMatrix
-
-
-class _Entry(NamedTuple):
-    """An item of a list that is being made."""
-
-    item_row: int
-    score: float
-    sources: tuple[str, ...]
-    propensity: float | None = None
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """A request's own part of what was found: its pairs, best first, and the sources' ranks of every pair."""
-
-    pairs: npt.NDArray[np.int64]
-    item_rows: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float64]
-    ranks: npt.NDArray[np.float32]
-    source_names: tuple[str, ...]
-
-    @property
-    def lowest(self) -> float:
-        """The score of the last candidate, 0 without one."""
-        return float(self.scores[-1]) if len(self.scores) else 0.0
-
-    def entries(self, places: Sequence[int]) -> list[_Entry]:
-        """The candidates at some places of the order."""
-        chosen = np.asarray(places, np.int64)
-        offered = self.ranks[self.pairs[chosen]].tolist()
-        given = zip(self.item_rows[chosen].tolist(), self.scores[chosen].tolist(), offered, strict=True)
-        return [_Entry(row, score, _offered(ranks, self.source_names)) for row, score, ranks in given]
 
 
 class Recommender:
@@ -125,10 +80,10 @@ class Recommender:
     ) -> None:
         self.model = model
         self.attributes = attributes or Attributes(model.catalogue)
-        self._given_rules, self._observe = rules, observe
-        self._usable: tuple[Rules, Rules] = (NO_RULES, NO_RULES)
+        self._rules, self._observe = UsableRules(rules, self.attributes), observe
         self._popularity = popularity
         self._reader = HistoryReader(model, store)
+        self._histories = AskedHistories(model, self._reader)
         self._clock = clock or (lambda: model.trained_until + 1.0)
         self._ids = model.catalogue.items.ids
         self.id_order = model.catalogue.items.places
@@ -163,19 +118,7 @@ class Recommender:
 
     def problems_of(self, rules: Rules) -> list[str]:
         """What is wrong with the rules over this catalogue, such as a column that it lacks; [] where nothing is."""
-        return [problem for rule in rules.rules if (problem := problem_of(rule, self.attributes))]
-
-    def _rules(self) -> Rules:
-        """The rules to apply now, without those that this catalogue can't: a rule must never make requests fail."""
-        given, usable = self._usable
-        current = self._given_rules()
-        if current is not given:
-            for problem in self.problems_of(current):
-                logger.error("left out: %s", problem)
-            kept = tuple(rule for rule in current.rules if not problem_of(rule, self.attributes))
-            usable = Rules(rules=kept)
-            self._usable = (current, usable)
-        return usable
+        return self._rules.problems_of(rules)
 
     def recommend(self, request: Request) -> Recommendation:
         """The list for one request; RequestError names the parameter that can't be used."""
@@ -183,7 +126,7 @@ class Recommender:
 
     def recommend_many(self, requests: Sequence[Request]) -> list[Recommendation]:
         """One answer a request, in their order; each the same as if it had been asked alone."""
-        rules = self._rules()
+        rules = self._rules.now()
         for request in requests:
             self._check(request)
         kinds = [self._kind(request, rules) for request in requests]
@@ -201,17 +144,17 @@ class Recommender:
         self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], sources: Sequence[tuple[str, ...]]
     ) -> tuple[RecommendedItem, ...]:
         """A list made elsewhere: item rows, best first, their scores and what offered them."""
-        return self._items([_Entry(*given) for given in zip(rows.tolist(), scores.tolist(), sources, strict=True)])
+        return self._items([Entry(*given) for given in zip(rows.tolist(), scores.tolist(), sources, strict=True)])
 
     def histories(self, requests: Sequence[Request]) -> Histories:
         """What the model gets to see of each request's user."""
-        return self._build([self._history(request) for request in requests])
+        return self._histories.built([self._histories.of(request, self._time(request)) for request in requests])
 
     def candidates(self, requests: Sequence[Request]) -> RequestCandidates:
         """What `rank` orders: found once, it can be ordered by several models. The requests, one or more, share their
         filters, `among` and whether the history is excluded.
         """
-        rules = self._rules()
+        rules = self._rules.now()
         for request in requests:
             self._check(request)
         kinds = {self._kind(request, rules) for request in requests}
@@ -229,11 +172,11 @@ class Recommender:
         item_rows, query_rows = found.pairs.item_rows, found.pairs.query_rows
         order = np.lexsort((self.id_order[item_rows], -scores, query_rows))
         bounds = np.searchsorted(query_rows[order], np.arange(len(requests) + 1))
-        ranks, names = _source_ranks(found)
+        ranks, names = source_ranks(found)
         answers = []
         for k, request in enumerate(requests):
             pairs = order[bounds[k] : bounds[k + 1]]
-            listed = _Listed(pairs, item_rows[pairs], scores[pairs], ranks, names)
+            listed = Ordered(pairs, item_rows[pairs], scores[pairs], ranks, names)
             answers.append(self._list(request, histories[k], listed, asked))
         clock.lap("shaping")
         return answers
@@ -295,7 +238,7 @@ class Recommender:
 
     def allowed(self, request: Request) -> BoolArray:
         """(n_items,) what may be listed: available, let through by the filters, excluded by no rule in force."""
-        return self._allowed(request, self._rules())
+        return self._allowed(request, self._rules.now())
 
     def _allowed(self, request: Request, rules: Rules) -> BoolArray:
         """(n_items,) what may be listed."""
@@ -310,7 +253,7 @@ class Recommender:
     def _prepare(self, requests: list[Request], rules: Rules) -> RequestCandidates:
         clock = StageClock(self._observe)
         allowed = self._allowed(requests[0], rules)
-        histories = [self._history(request) for request in requests]
+        histories = [self._histories.of(request, self._time(request)) for request in requests]
         clock.lap("history")
         return RequestCandidates(requests, histories, allowed, rules, *self._candidates(requests, histories, allowed))
 
@@ -324,9 +267,9 @@ class Recommender:
         return np.round(scores, SCORE_DIGITS)
 
     def _candidates(
-        self, requests: list[Request], histories: list[_History], allowed: BoolArray
+        self, requests: list[Request], histories: list[AskedHistory], allowed: BoolArray
     ) -> tuple[Candidates, FeatureMatrix]:
-        built = self._build(histories)
+        built = self._histories.built(histories)
         blocked = ItemSets.of([self._hidden(*asked) for asked in zip(requests, histories, strict=True)])
         per_source = max(self.model.settings.retrieval.per_source, len(requests[0].among or ()))
         mask = None if allowed.all() else allowed
@@ -345,7 +288,7 @@ class Recommender:
         return self._popularity.ranking.signals
 
     def _fallback(
-        self, requests: list[Request], histories: list[_History], signals: LiveSignals | None
+        self, requests: list[Request], histories: list[AskedHistory], signals: LiveSignals | None
     ) -> PopularitySource:
         """What is popular: in these hours, where all the requests are for now and have nothing else to go by."""
         asked = zip(requests, histories, strict=True)
@@ -353,7 +296,9 @@ class Recommender:
             return self._popularity.source
         return self.model.fallback if signals is None else signals.popularity
 
-    def _list(self, request: Request, history: _History, listed: _Listed, asked: RequestCandidates) -> Recommendation:
+    def _list(
+        self, request: Request, history: AskedHistory, listed: Ordered, asked: RequestCandidates
+    ) -> Recommendation:
         strategy, reason = self._strategy(request, history)
         hidden = self._hidden(request, history)
         rules = asked.rules.at(self._time(request)) if asked.rules.rules else ()
@@ -371,12 +316,12 @@ class Recommender:
     def _shaped(
         self,
         request: Request,
-        history: _History,
+        history: AskedHistory,
         hidden: npt.NDArray[np.int64],
-        listed: _Listed,
+        listed: Ordered,
         allowed: BoolArray,
         shape: Shape,
-    ) -> list[_Entry]:
+    ) -> list[Entry]:
         """The list as `recsys.shaping` makes it; the scores stay the ranker's."""
         made = placed(
             listed.item_rows, request.n, shape, self.attributes, self.model.features.pairs.embeddings,
@@ -390,21 +335,21 @@ class Recommender:
         propensities = [round(item.propensity, PROPENSITY_DIGITS) for item in made]
         return [entry._replace(propensity=own) for entry, own in zip(entries, propensities, strict=True)]
 
-    def _others(self, item_rows: Iterable[int], lowest: float) -> list[_Entry]:
+    def _others(self, item_rows: Iterable[int], lowest: float) -> list[Entry]:
         """What popularity adds: below the last candidate's score, in this order."""
         return [
-            _Entry(int(row), round(lowest - 1e-3 * number, SCORE_DIGITS), (self.model.fallback.name,))
+            Entry(int(row), round(lowest - 1e-3 * number, SCORE_DIGITS), (self.model.fallback.name,))
             for number, row in enumerate(item_rows, start=1)
         ]
 
     def _tail(
         self,
         request: Request,
-        history: _History,
+        history: AskedHistory,
         hidden: npt.NDArray[np.int64],
-        listed: _Listed,
+        listed: Ordered,
         allowed: BoolArray,
-    ) -> list[_Entry]:
+    ) -> list[Entry]:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
         wanted = request.n - len(listed.pairs)
         rows = self._popular(request, history, hidden, listed, wanted, allowed)
@@ -413,24 +358,24 @@ class Recommender:
     def _popular(
         self,
         request: Request,
-        history: _History,
+        history: AskedHistory,
         hidden: npt.NDArray[np.int64],
-        listed: _Listed,
+        listed: Ordered,
         n: int,
         allowed: BoolArray,
     ) -> npt.NDArray[np.int64]:
         """The n most popular items that are no candidates."""
         blocked = ItemSets.of([np.concatenate([hidden, listed.item_rows])])
         source = self._fallback([request], [history], self._signals([request]))
-        return source.scores(self._build([history]))[""].top(n, blocked, allowed).item_rows
+        return source.scores(self._histories.built([history]))[""].top(n, blocked, allowed).item_rows
 
-    def _items(self, entries: Sequence[_Entry]) -> tuple[RecommendedItem, ...]:
+    def _items(self, entries: Sequence[Entry]) -> tuple[RecommendedItem, ...]:
         return tuple(
             RecommendedItem(self._ids[row], rank, score, self._titles[row].as_py(), sources, propensity)
             for rank, (row, score, sources, propensity) in enumerate(entries, start=1)
         )
 
-    def _strategy(self, request: Request, history: _History) -> tuple[str, str]:
+    def _strategy(self, request: Request, history: AskedHistory) -> tuple[str, str]:
         """Which path answers, and why where it is not the ranker's."""
         if len(history.events[0]):
             ranker = self.chain(request).ranker
@@ -457,81 +402,8 @@ class Recommender:
         for cap in request.caps or ():
             self.attributes.values(cap.column, "cap")
 
-    def _history(self, request: Request) -> _History:
-        """The request's own history or the stored one, then `recent`. What is not before the time of the list is not
-        known; a request without a time is for the moment after its newest event, if that is later than the clock.
-        """
-        as_of = self._time(request)
-        if request.history is None:
-            known = self._reader.read(request.user, as_of, strict=request.at is not None)
-        else:
-            events, unknown = self._own_history(request.history, as_of, strict=request.at is not None)
-            known = KnownHistory(events, request.user is not None and request.user in self.model.users, unknown)
-        events, unknown = known.events, known.unknown
-        if request.recent:
-            events, missing = self._with_recent(events, request.recent, as_of)
-            unknown += missing
-        if self._has_clock and len(events[1]) and events[1][-1] >= as_of:
-            as_of = float(events[1][-1]) + 1.0
-        limit = self.model.settings.events.history_limit
-        newest = (events[0][-limit:], events[1][-limit:], events[2][-limit:])
-        moment = as_of if self._has_clock else np.nan
-        return _History(newest, events[0], moment, unknown, known.known_user, known.degraded)
-
-    @property
-    def _has_clock(self) -> bool:
-        return self.model.histories.has_clock
-
-    def _own_history(self, history: tuple[HistoryEvent, ...], as_of: float, *, strict: bool) -> tuple[Triple, int]:
-        """Rows, orders and weights, oldest first, and how many items are unknown. Where the times are missing, the
-        events are taken to have come a second apart up to the time of the list.
-        """
-        history = tuple(event for event in history if event.event not in self.model.settings.events.ignored)
-        rows = self.model.catalogue.items.rows([event.item_id for event in history])
-        stamps = [event.timestamp for event in history if event.timestamp is not None]
-        if len(stamps) == len(history):
-            orders = np.array(stamps, np.float64)
-        else:
-            orders = np.arange(len(history), dtype=np.float64) - len(history) + (as_of if self._has_clock else 0.0)
-        weights = np.array([self._reader.kind_weight(event.event) for event in history], np.float32)
-        known = rows >= 0
-        usable = known & (orders < as_of) if strict and self._has_clock else known
-        order = np.lexsort((rows[usable], orders[usable]))
-        return (rows[usable][order], orders[usable][order], weights[usable][order]), int((~known).sum())
-
-    def _with_recent(self, events: Triple, recent: tuple[str, ...], as_of: float) -> tuple[Triple, int]:
-        """`recent` as moments of their own behind the newest event, a second apart, up to the time of the list if that
-        leaves room for them.
-        """
-        rows = self.model.catalogue.items.rows(list(recent))
-        known = rows[rows >= 0]
-        newest = float(events[1][-1]) if len(events[1]) else -np.inf
-        first = max(newest, as_of - len(known) - 1) if self._has_clock or not len(events[1]) else newest
-        orders = first + 1.0 + np.arange(len(known))
-        added = (known, orders, np.ones(len(known), np.float32))
-        joined = tuple(np.concatenate([old, new]) for old, new in zip(events, added, strict=True))
-        return (joined[0], joined[1], joined[2]), int(len(recent) - len(known))
-
-    def _build(self, histories: list[_History]) -> Histories:
-        rows, orders, weights = zip(*(h.events for h in histories), strict=True) if histories else ((), (), ())
-        as_of = np.array([h.as_of for h in histories])
-        clocked = np.full(len(histories), self._has_clock)
-        return Histories.build(rows, orders, weights, as_of, len(self._ids), clocked)
-
-    def _hidden(self, request: Request, history: _History) -> npt.NDArray[np.int64]:
+    def _hidden(self, request: Request, history: AskedHistory) -> npt.NDArray[np.int64]:
         """What the list must not hold: the history (unless told otherwise) and what the request excludes."""
         named = self.model.catalogue.items.rows(list(request.exclude))
         seen = history.seen if self._excludes_seen(request) else history.seen[:0]
         return np.concatenate([seen, named[named >= 0]])
-
-
-def _source_ranks(found: Candidates) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
-    """(n_pairs, n_sources) ranks and the sources' names."""
-    names = tuple(name.removesuffix(":rank") for name in found.columns if name.endswith(":rank"))
-    return np.stack([found.columns[f"{name}:rank"] for name in names], axis=1), names
-
-
-def _offered(ranks: Sequence[float], names: tuple[str, ...]) -> tuple[str, ...]:
-    """The sources that offered the item, the one that ranks it highest first."""
-    known = [(rank, k) for k, rank in enumerate(ranks) if rank == rank]  # NaN is not itself
-    return tuple(names[k] for _, k in sorted(known))
