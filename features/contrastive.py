@@ -74,15 +74,20 @@ def train(
     rng: np.random.Generator,
     score: Callable[[], float],
     hard: HardNegatives | None = None,
+    *,
+    may_stay: bool = True,
 ) -> Outcome:
-    """Train until the steps are used up or `score` has not risen for `patience` evaluations; the best weights stay."""
+    """Train until the steps are used up or `score` has not risen for `patience` evaluations; the best weights stay.
+    Those before training are among them where they `may_stay`.
+    """
     import torch
 
     weights = tower.trainable()
     optimizer = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=0.01)
     average = WeightAverage(weights, schedule.averaging)
-    best, best_score, best_step, failures = copies(weights), score(), 0, 0
-    log.info("held-out score before training: %.4f", best_score)
+    before = score()
+    log.info("held-out score before training: %.4f", before)
+    best, best_score, best_step, failures = copies(weights), before if may_stay else -np.inf, 0, 0
     every = max(1, schedule.steps // schedule.evaluations)
     (altering,) = rng.spawn(1)
     batches = _batches(pairs, hard, schedule.batch_size, rng)

@@ -1,9 +1,9 @@
 """Contrastive fine-tuning of the text encoder on behaviour, judged on users that it has not seen.
 
 First a projection after the pooling is trained: that costs seconds, because the items are read only once. Then, if
-`trainable` says so, layers of the BERT model follow. Half of the held-out users choose when to stop and which stage
-to take; the other half give the verdict, and where that is not clearly for the tuned encoder, the pretrained one is
-kept.
+`trainable` says so, layers of the BERT model follow. Half of the held-out users choose when to stop, and whether the
+layers were clearly for the worse; the other half give the verdict, and where that is not clearly for the tuned encoder,
+the pretrained one is kept.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ from features.towers import FullTower, LastLayersTower, LoraTower, ModelTower, P
 __all__ = ["FinetuneResult", "FinetuneSettings", "NextItemPairs", "finetune", "next_item_pairs"]
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 _SAMPLE_ITEMS = 400  # the catalogue on which layer training looks for its best step: 1-2 seconds an evaluation
+_CLEARLY = 2.0
+"""Standard errors by which the projection must be better alone. Some hundred users hardly see what the layers are for:
+items that nobody has touched yet.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +66,7 @@ class FinetuneResult:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A trained stage: its name, embeddings (n_texts, embedding_size), steps, score on the validation users, and the
+    """A trained stage: its name, embeddings (n_texts, embedding_size), steps, NDCG@10 of each validation user, and the
     share of the pretrained embeddings to be blended in.
     """
 
@@ -69,7 +74,7 @@ class _Candidate:
     encoder: Callable[[], TextEncoder]
     embeddings: F32
     steps: int
-    validation_score: float
+    validation: F64
     pretrained_share: float = 0.0
 
     def blended(self, pretrained: F32) -> F32:
@@ -115,7 +120,9 @@ def finetune(
 
 
 def _train_stages(data: FinetuneData, aids: Aids) -> tuple[F32, _Candidate]:
-    """The pretrained embeddings (n_texts, embedding_size) and the stage that the validation users like best."""
+    """The pretrained embeddings (n_texts, embedding_size), and what was trained: the layers, where there are any to
+    train, unless the projection is clearly better alone.
+    """
     tower = _layer_tower(data, aids)
     if isinstance(tower, LastLayersTower) and not data.encoder.knows(data.texts):
         # reads every text once, and keeps the frozen layers' states for training
@@ -127,12 +134,13 @@ def _train_stages(data: FinetuneData, aids: Aids) -> tuple[F32, _Candidate]:
     if tower is not None:
         tower.start_from(best.encoder().projection)
         tuned = _train_layers(data, aids, tower, best.steps)
-        best = tuned if tuned is not None and tuned.validation_score > best.validation_score else best
+        loss = best.validation - tuned.validation
+        best = best if loss.mean() > _CLEARLY * _error(loss) else tuned
     for share in data.settings.keep_pretrained:
-        score = _mean(data.validation, blend(best.embeddings, pretrained, share))
-        log.info("held-out score with %.2f of the pretrained encoder: %.4f", share, score)
-        if score > best.validation_score:
-            best = dataclasses.replace(best, validation_score=score, pretrained_share=share)
+        scores = data.validation.ndcg(blend(best.embeddings, pretrained, share))
+        log.info("held-out score with %.2f of the pretrained encoder: %.4f", share, scores.mean())
+        if scores.mean() > best.validation.mean():
+            best = dataclasses.replace(best, validation=scores, pretrained_share=share)
     return pretrained, best
 
 
@@ -172,13 +180,12 @@ def _train_projection(data: FinetuneData, aids: Aids, pretrained: F32) -> _Candi
     log.info("training a projection on %d pairs of %d texts", len(data.train), len(data.texts))
     rng = np.random.default_rng([data.seed, 2])
     outcome = train(tower, data.train, _objective(data, aids), schedule, rng, score, aids.hard)
-    return _Candidate("projection", tower.encoder, tower.embed_all(data.rows), outcome.steps, outcome.best_score)
+    embeddings = tower.embed_all(data.rows)
+    return _Candidate("projection", tower.encoder, embeddings, outcome.steps, data.validation.ndcg(embeddings))
 
 
-def _train_layers(data: FinetuneData, aids: Aids, tower: ModelTower, steps_before: int) -> _Candidate | None:
-    """The costly stage, from the projection on; None where no step was better. Evaluations rank a part of the
-    catalogue.
-    """
+def _train_layers(data: FinetuneData, aids: Aids, tower: ModelTower, steps_before: int) -> _Candidate:
+    """The costly stage, from the projection on. Evaluations rank a part of the catalogue."""
     settings = data.settings
     rows = data.validation.common_items(_SAMPLE_ITEMS)
     sample = data.validation.among(rows)
@@ -189,12 +196,10 @@ def _train_layers(data: FinetuneData, aids: Aids, tower: ModelTower, steps_befor
 
     log.info("training %s of the model", settings.trainable.replace("_", " "))
     rng = np.random.default_rng([data.seed, 3])
-    outcome = train(tower, data.train, _objective(data, aids), schedule, rng, score, aids.hard)
-    if not outcome.best_step:
-        return None
+    outcome = train(tower, data.train, _objective(data, aids), schedule, rng, score, aids.hard, may_stay=False)
     embeddings = tower.embed_all(data.rows)
     steps = steps_before + outcome.steps
-    return _Candidate(settings.trainable, tower.encoder, embeddings, steps, _mean(data.validation, embeddings))
+    return _Candidate(settings.trainable, tower.encoder, embeddings, steps, data.validation.ndcg(embeddings))
 
 
 def _schedule(settings: FinetuneSettings, steps: int, learning_rate: float, accumulation: int) -> Schedule:
@@ -219,13 +224,18 @@ def _mean(choices: HeldOutChoices, embeddings: F32) -> float:
     return float(choices.ndcg(embeddings).mean()) if choices.num_users else 0.0
 
 
+def _error(differences: F64) -> float:
+    """The standard error of their mean."""
+    return float(differences.std(ddof=1) / np.sqrt(len(differences)))
+
+
 def _judge(data: FinetuneData, pretrained: F32, candidate: _Candidate, started: float) -> FinetuneResult:
     """The tuned encoder where the verdict users' NDCG@10 rises by more than the rise's standard error, else the
     pretrained one.
     """
     before, after = data.verdict.ndcg(pretrained), data.verdict.ndcg(candidate.blended(pretrained))
     gain = after - before
-    error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
+    error = _error(gain)
     better = float(gain.mean()) > error
     figures = f"{after.mean():.4f} after, {before.mean():.4f} before, the difference +- {error:.4f}"
     reason = f"NDCG@{K} of {len(gain)} held-out users: {figures}" + ("" if better else ": not clearly better")

@@ -1,4 +1,4 @@
-"""Choosing a source's settings from the values it offers, by its own lists on a held-out window."""
+"""Choosing a source's settings from the values it offers, by its own lists on a label window."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ _HALF_LIFE = "half_life"
 
 @dataclass(frozen=True)
 class Choice:
-    """A source's settings with one value each, its NDCG@10 on the window, and the source fitted with them on what was
-    known before it; None of both where the catalogue lacks what the source works on.
+    """A source's settings with one value each, its NDCG@10 on those lists of the window that choose, and the source
+    fitted with them on what was known before it; None of both where the catalogue lacks what the source works on, or
+    no list chooses.
     """
 
     settings: Settings
@@ -55,6 +56,8 @@ def choose_settings(kind: type[Any], settings: Settings, data: FitData, window: 
     """Fit `kind` with every combination (a half-life needs no fit of its own) and keep the best on the lists `rows`
     (n,) of `window`.
     """
+    if not len(rows):
+        return Choice(first_choice(settings), {}, None, None)
     best: tuple[float, dict[str, tuple[Any, ...]], CandidateSource] | None = None
     for variant in _scored_variants(kind, settings, data, window, rows):
         if best is None or variant[0] > best[0]:
@@ -101,4 +104,4 @@ def source_ndcg(source: CandidateSource, window: LabelWindow, rows: IntArray, li
         top = source.scores(part)[""].top(10, part.seen)
         hits = window.labels(asked[top.query_rows], top.item_rows)
         total += mean_ndcg(top.query_rows, hits, window.num_labels[asked]) * len(asked)
-    return total / max(len(chosen), 1)
+    return total / len(chosen)

@@ -89,10 +89,18 @@ def _fit_source(
     return source
 
 
-def held_out_users(windows: Sequence[LabelWindow], share: float, seed: int) -> IntArray:
-    """About `share` of all users of the windows, ascending: they judge the ranker and take part in no choice before."""
-    distinct = np.unique(np.concatenate([np.empty(0, np.int64), *(window.users for window in windows)]))
-    return distinct[np.random.default_rng(seed).permutation(len(distinct)) < round(share * len(distinct))]
+def held_out_users(windows: Sequence[LabelWindow], twins: Sequence[LabelWindow], share: float, seed: int) -> IntArray:
+    """About `share` of the users of the windows, and of those who are in their `twins` with repeats alone, ascending.
+    Their lists judge the rankers: no ranker that is judged, and no choice before it, is made of them.
+    """
+    rng, asked = np.random.default_rng(seed), _users(windows)
+    parts = (asked, np.setdiff1d(_users(twins), asked))
+    return np.sort(np.concatenate([part[rng.permutation(len(part)) < round(share * len(part))] for part in parts]))
+
+
+def _users(windows: Sequence[LabelWindow]) -> IntArray:
+    """Ascending."""
+    return np.unique(np.concatenate([np.empty(0, np.int64), *(window.users for window in windows)]))
 
 
 def window_examples(

@@ -84,5 +84,6 @@ class _RememberingRecommender(Recommender):
         self, requests: list[Request], histories: list[Any], allowed: BoolArray
     ) -> tuple[Candidates, FeatureMatrix]:
         find = super()._candidates
-        parts = (self._key, requests[0].request_id, len(requests))
+        names = ",".join(source.name for source in self.chain(requests[0]).sources)  # gating may have dropped some
+        parts = (self._key, names, requests[0].request_id, len(requests))
         return reused(self._memory, "candidates", parts, lambda: find(requests, histories, allowed))

@@ -148,7 +148,7 @@ class Recommender:
 
     def histories(self, requests: Sequence[Request]) -> Histories:
         """What the model gets to see of each request's user."""
-        return self._histories.built([self._histories.of(request, self._time(request)) for request in requests])
+        return self._histories.built(self._asked(requests))
 
     def candidates(self, requests: Sequence[Request]) -> RequestCandidates:
         """What `rank` orders: found once, it can be ordered by several models. The requests, one or more, share their
@@ -253,9 +253,12 @@ class Recommender:
     def _prepare(self, requests: list[Request], rules: Rules) -> RequestCandidates:
         clock = StageClock(self._observe)
         allowed = self._allowed(requests[0], rules)
-        histories = [self._histories.of(request, self._time(request)) for request in requests]
+        histories = self._asked(requests)
         clock.lap("history")
         return RequestCandidates(requests, histories, allowed, rules, *self._candidates(requests, histories, allowed))
+
+    def _asked(self, requests: Sequence[Request]) -> list[AskedHistory]:
+        return [self._histories.of(request, self._time(request)) for request in requests]
 
     def _scores(self, ranker: Ranker, matrix: FeatureMatrix, empty: BoolArray) -> npt.NDArray[np.float64]:
         """Rounded scores of all pairs; lists without a history go by popularity."""

@@ -85,7 +85,9 @@ class Settings(base.Settings):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of every random choice in training; the libraries take 31 bits."""
     threads: int = Field(default=2, ge=1)
-    """Threads of every pool while training; answering uses one thread a process."""
+    """Threads of every pool while training; a sequence model has one, and so many are trained at a time. Answering uses
+    one thread a process.
+    """
     sources: tuple[str, ...] = tuple(SOURCES)
     """The candidate sources to use, by name."""
     ranker: Literal["lambdamart", "by_score"] = "lambdamart"

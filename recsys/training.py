@@ -56,7 +56,7 @@ class _Run:
     """Sources that need not be fitted again, from choosing settings or from memory, by the number of events known."""
     fitted: dict[int, FittedWindow] = field(default_factory=dict)
     held_out: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
-    """Users who judge the ranker, of lists with and without repeats."""
+    """Users who judge the rankers of lists with and without repeats; none where no ranker is learned."""
     keep_examples: bool = False
     examples: SplitExamples | None = None
     memory: StageMemory | None = None
@@ -168,7 +168,9 @@ def _train(run: _Run) -> TrainingArtifacts:
     events = dataset.events
     with run.stage("windows"):
         windows = run.reused("windows", lambda: _windows(run))
-        run.held_out = held_out_users(windows, settings.lambdamart.share_held_out, settings.seed)
+        twins = _with_repeats(run, windows)
+        if settings.ranker != "by_score" and max(_num_lists(windows), _num_lists(twins)) >= settings.examples.min_lists:
+            run.held_out = held_out_users(windows, twins, settings.lambdamart.share_held_out, settings.seed)
     known = windows[-1].known if windows else events
     encoder, embeddings = run.reused("text", lambda: _text(run, known), known)
     with run.stage("choose source settings"):
@@ -177,7 +179,7 @@ def _train(run: _Run) -> TrainingArtifacts:
     ranker, dropped = (
         (learned.ranker, learned.dropped) if isinstance(learned, LearnedRanker) else (learned, frozenset())
     )
-    repeat_ranker = _fit_repeat_ranker(run, windows, chosen, embeddings, dropped)
+    repeat_ranker = _fit_repeat_ranker(run, twins, chosen, embeddings, dropped)
     kept = {name: settings for name, settings in chosen.items() if name not in dropped}
     with run.stage("refit sources on everything"):
         run.fitted.clear()  # the memory is needed for the sources fitted on everything
@@ -262,6 +264,10 @@ def _choice(run: _Run, name: str, data: FitData, window: LabelWindow, rows: IntA
     return reused(run.memory, "choice", key, lambda: choose_settings(SOURCES[name], settings, data, window, rows))
 
 
+def _num_lists(windows: Sequence[LabelWindow]) -> int:
+    return sum(len(window) for window in windows)
+
+
 def _fit_ranker(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> LearnedRanker | Ranker:
@@ -270,7 +276,7 @@ def _fit_ranker(
     order = best_first(list(chosen), run.report)
     if settings.ranker == "by_score":
         return by_score(order, "the settings say so", run.report)
-    num_lists = sum(len(window) for window in windows)
+    num_lists = _num_lists(windows)
     if num_lists < settings.examples.min_lists:
         few = f"only {num_lists} labelled lists, examples.min_lists is {settings.examples.min_lists}"
         return by_score(order, few, run.report)
@@ -284,20 +290,18 @@ def _fit_ranker(
 
 def _fit_repeat_ranker(
     run: _Run,
-    windows: Sequence[LabelWindow],
+    lists: Sequence[LabelWindow],
     chosen: dict[str, ComponentSettings],
     embeddings: F32 | None,
     dropped: frozenset[str],
 ) -> Ranker | None:
-    """A ranker for lists that may hold what was seen, learned from such lists of the same `windows` without the sources
-    that were `dropped`; None where there are few repeats, or no ranker is to be learned.
+    """A ranker for lists that may hold what was seen, learned from such `lists` without the sources that were
+    `dropped`; None where there are few repeats, or no ranker is to be learned.
     """
     settings = run.settings
     if settings.ranker == "by_score":
         return None
-    with run.stage("repeat windows"):
-        lists = _with_repeats(run, windows)
-    num_lists = sum(len(window) for window in lists)
+    num_lists = _num_lists(lists)
     share = sum(window.num_with_repeat for window in lists) / max(num_lists, 1)
     report = {"lists": num_lists, "share_with_repeat": round(share, 4)}
     own = dataclasses.replace(run, report=report, on_held_out=None)  # it is told of the other ranker
@@ -331,7 +335,8 @@ def _examples(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> SplitExamples:
     """The examples of all windows, each from sources fitted before it."""
-    return run.reused("examples", lambda: _make_examples(run, windows, chosen, embeddings), windows[0].repeats)
+    parts = (windows[0].repeats, run.held_out)
+    return run.reused("examples", lambda: _make_examples(run, windows, chosen, embeddings), *parts)
 
 
 def _make_examples(

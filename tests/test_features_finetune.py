@@ -3,20 +3,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from features import finetune as finetuning
 from features.batches import endless_batches, log_shares
 from features.blended_encoder import BlendedEncoder, blend
-from features.contrastive import learning_rate_factor
+from features.contrastive import Schedule, learning_rate_factor, train
 from features.encoder import EncoderSettings, TextEncoder
 from features.errors import EncoderError, SettingsError
-from features.finetune import FinetuneSettings, NextItemPairs, _judge, _train_stages, finetune, next_item_pairs
+from features.finetune import (
+    FinetuneSettings,
+    NextItemPairs,
+    _Candidate,
+    _judge,
+    _train_stages,
+    finetune,
+    next_item_pairs,
+)
 from features.finetune_data import Aids, FinetuneData
 from features.held_out import HeldOutChoices
-from features.losses import pair_loss
+from features.losses import Objective, pair_loss
 from features.tables import Events
 from features.towers import FullTower, LastLayersTower, LoraTower, ModelTower, ProjectionTower
 from tiny_bert import write_tiny_bert
@@ -203,6 +213,50 @@ def test_layers_learn_without_the_projection_stage(encoder: TextEncoder, trainab
     assert all(
         name.startswith("encoder.layer.1" if trainable == "last_layers" else "encoder.layer") for name in changed
     )
+
+
+@pytest.mark.parametrize(("gain", "stage"), [(0.05, "last_layers"), (-0.01, "last_layers"), (-0.2, "projection")])
+def test_trained_layers_stay_unless_the_projection_is_clearly_better(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, gain: float, stage: str
+) -> None:
+    """A few validation users differ by more than what the layers are worth."""
+    texts, pairs = clustered_world()
+    data = FinetuneData.of(encoder, texts, pairs, QUICK.model_copy(update={"trainable": "last_layers"}), 3)
+    spread = np.random.default_rng(0).normal(0, 0.1, data.validation.num_users)
+
+    def changed(*given: Any) -> _Candidate:
+        made = train_layers(*given)
+        return dataclasses.replace(made, validation=projection[0].validation + gain + spread - spread.mean())
+
+    def remembered(*given: Any) -> _Candidate:
+        projection.append(train_projection(*given))
+        return projection[-1]
+
+    projection: list[_Candidate] = []
+    train_layers, train_projection = finetuning._train_layers, finetuning._train_projection
+    monkeypatch.setattr(finetuning, "_train_layers", changed)
+    monkeypatch.setattr(finetuning, "_train_projection", remembered)
+    assert _train_stages(data, Aids())[1].name == stage
+
+
+def test_layers_that_no_check_likes_better_are_trained_all_the_same(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, pairs = clustered_world()
+    data = FinetuneData.of(encoder, texts, pairs, QUICK, 3)
+    tower = ProjectionTower(encoder, encoder.encode(data.texts))
+    before = tower.embed_all(data.rows)
+    schedule = Schedule(
+        steps=6, batch_size=24, learning_rate=1e-2, warmup_share=0.0, accumulation=1, evaluations=3, patience=9
+    )
+    objective = Objective(np.zeros(len(data.texts), np.float32), 0.05, True, 0.0, 0.0, None, 0.0)
+    falling = iter([0.9, 0.5, 0.4, 0.3, 0.9, 0.5, 0.4, 0.3])
+    for may_stay, kept in ((True, 0), (False, 2)):
+        outcome = train(
+            tower, data.train, objective, schedule, np.random.default_rng(0), lambda: next(falling), may_stay=may_stay
+        )
+        assert outcome.best_step == kept
+        assert np.array_equal(tower.embed_all(data.rows), before) == may_stay
 
 
 def test_one_seed_gives_the_same_weights_and_leaves_the_pretrained_ones_alone(encoder: TextEncoder) -> None:
@@ -436,7 +490,7 @@ def test_the_blend_is_the_share_that_held_out_users_like_best(encoder: TextEncod
         }
         scores[0.0] = data.validation.ndcg(candidate.embeddings).mean()
         assert scores[candidate.pretrained_share] == pytest.approx(max(scores.values()), abs=1e-12)
-        assert candidate.validation_score == pytest.approx(max(scores.values()), abs=1e-12)
+        assert candidate.validation.mean() == pytest.approx(max(scores.values()), abs=1e-12)
 
 
 def test_a_blend_that_is_kept_encodes_by_both(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

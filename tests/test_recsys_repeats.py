@@ -14,7 +14,7 @@ import world
 from features.interactions import EventSettings
 from features.tables import Dataset, Events, IntArray
 from recsys.bundle import load_bundle, save_bundle, show
-from recsys.choosing import Choice, choose_settings
+from recsys.choosing import Choice, choose_settings, first_choice
 from recsys.errors import SettingsError
 from recsys.evaluation import evaluate, render
 from recsys.examples import FittedWindow, check_no_leak, window_examples
@@ -22,6 +22,7 @@ from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.retrieval.base import FitData
+from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.settings import Settings, settings_from
 from recsys.splits import split
 from recsys.training import train
@@ -107,10 +108,10 @@ def test_lists_without_the_history_are_made_as_if_there_were_no_repeats(
     assert not any(staple(user) in dict(made) for user, made in enumerate(answers(model, *asked)))
 
 
-def test_the_users_who_judge_have_no_part_in_any_choice(
+def test_lists_of_the_users_who_judge_choose_no_settings_and_train_no_ranker(
     dataset: Dataset, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not in that of the sources' settings, nor in fitting a ranker, of lists with repeats or without."""
+    """Neither the ranker of lists with repeats that is judged, nor that of lists without."""
     chosen_by: set[int] = set()
     learned_from: set[tuple[bool, int]] = set()
     judged_by: set[tuple[bool, int]] = set()
@@ -133,6 +134,32 @@ def test_the_users_who_judge_have_no_part_in_any_choice(
     assert chosen_by
     assert not chosen_by & judges
     assert not {user for _, user in learned_from} & judges
+
+
+def test_where_no_ranker_is_learned_everybody_chooses_the_sources_settings(
+    dataset: Dataset, tiny_tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+
+    def choosing(kind: Any, settings: Any, data: FitData, window: LabelWindow, rows: IntArray) -> Choice:
+        shares.append(len(rows) / len(window))
+        return choose_settings(kind, settings, data, window, rows)
+
+    monkeypatch.setattr(recsys.training, "choose_settings", choosing)
+    train(dataset, settings_from(tiny_tree))
+    assert 0.5 < min(shares) <= max(shares) < 1
+    shares.clear()
+    train(dataset, settings_from(tiny_tree | {"ranker": "by_score"}))
+    assert set(shares) == {1.0}
+
+
+def test_without_a_list_to_choose_by_the_first_settings_are_taken_and_no_figure_is_given(dataset: Dataset) -> None:
+    window = windows_of(dataset)[0]
+    data, settings = fit_data(dataset, window.known), PopularitySettings()
+    found = choose_settings(PopularitySource, settings, data, window, np.empty(0, np.int64))
+    assert found.ndcg is None
+    assert found.settings == first_choice(settings)
+    assert choose_settings(PopularitySource, settings, data, window, np.arange(len(window))).ndcg is not None
 
 
 def test_where_nobody_repeats_lists_are_made_by_the_only_ranker(tiny_model: FittedModel) -> None:

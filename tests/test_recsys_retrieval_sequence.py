@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from features.interactions import EventSettings
 from features.runs import Pairs
 from features.seeds import member_seed
 from features.tables import Catalogue, Dataset, Events
+from recsys.retrieval import sequence_training
 from recsys.retrieval.base import FitData
 from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
 from recsys.retrieval.sequence import SequenceSource
@@ -141,11 +144,39 @@ def same_weights(a: Network, b: Network) -> bool:
     return all(torch.allclose(value, b.state_dict()[name], atol=1e-9) for name, value in a.state_dict().items())
 
 
-def test_models_trained_side_by_side_are_those_trained_one_by_one(tiny_data: FitData) -> None:
+def test_models_trained_side_by_side_are_those_trained_one_by_one(
+    tiny_data: FitData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = fit_networks(tiny_data, SETTINGS)
+    both_run = threading.Barrier(SETTINGS.models, timeout=60)
+    trained = sequence_training._trained
+
+    def waiting(*given: Any) -> Network:
+        both_run.wait()
+        return trained(*given)
+
+    monkeypatch.setattr(sequence_training, "_trained", waiting)
+    before = torch.get_num_threads()
     together = fit_networks(dataclasses.replace(tiny_data, num_threads=2), SETTINGS)
-    assert len(alone) == len(together) > 1
-    assert all(same_weights(a, b) for a, b in zip(alone, together, strict=True))
+    assert torch.get_num_threads() == before
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_an_interruption_ends_the_training_of_all_models_at_once(
+    tiny_data: FitData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C reaches the main thread only; the others must not go on to the last of their epochs."""
+    endless = SETTINGS.model_copy(update={"epochs": 10**9, "max_trained_tokens": 10**15})
+
+    class Interrupted(ThreadPoolExecutor):
+        def map(self, *given: Any, **more: Any) -> Any:
+            super().map(*given, **more)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sequence_training, "ThreadPoolExecutor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_networks(tiny_data, endless)
 
 
 def test_weights_that_look_better_by_chance_are_not_taken() -> None:

@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 
 from features.tables import Dataset
+from handmade import handmade_model
 from recsys import tuning
 from recsys.errors import DataError, SettingsError
 from recsys.evaluation import evaluate
-from recsys.objective import Objective, validation_task
+from recsys.objective import Objective, _RememberingRecommender, validation_task
+from recsys.requests import Request
 from recsys.settings import Settings, load_settings, settings_from
 from recsys.splits import EvaluationTask, split
+from recsys.stages import StageMemory
 from recsys.tuning import ROUND, Progress, tune
 from recsys.tuning_result import MIN_FOR_IMPORTANCES, Tuning, changed
 from recsys.tuning_text import findings, progress_line, render
@@ -526,3 +529,17 @@ class TestHonesty:
         fewer = tiny_settings.retrieval.model_copy(update={"per_source": 3})
         objective(tiny_settings.model_copy(update={"retrieval": fewer}))
         assert len(calls) == 2
+
+    def test_a_model_without_a_source_that_gating_dropped_has_candidates_of_its_own(
+        self, tiny_dataset: Dataset
+    ) -> None:
+        """Settings of the ranker decide what gating drops, and do not say so."""
+        whole, memory = handmade_model(), StageMemory(tiny_dataset)
+        fewer = dataclasses.replace(whole, sources=whole.sources[1:])
+        asked = [Request(user="ann", n=5, request_id="one")]
+        names = [
+            _RememberingRecommender(model, memory).candidates(asked).matrix.names for model in (whole, fewer, whole)
+        ]
+        assert names[0] == names[2]
+        assert "linear:score" in names[0]
+        assert "linear:score" not in names[1]

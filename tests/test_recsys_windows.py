@@ -103,11 +103,21 @@ def test_a_basket_is_one_moment_whatever_its_order_in_the_file(tmp_path: Path) -
 def test_a_share_of_the_users_of_all_windows_is_held_out(tiny_dataset: Dataset) -> None:
     windows = windows_of(tiny_dataset)
     everybody = np.unique(np.concatenate([window.users for window in windows]))
-    out = held_out_users(windows, 0.25, seed=3)
+    out = held_out_users(windows, windows, 0.25, seed=3)
     assert len(out) == round(0.25 * len(everybody))
     assert np.isin(out, everybody).all()
-    assert not np.array_equal(out, held_out_users(windows, 0.25, seed=4))
-    assert not len(held_out_users([], 0.25, seed=3))
+    assert not np.array_equal(out, held_out_users(windows, windows, 0.25, seed=4))
+    assert not len(held_out_users([], [], 0.25, seed=3))
+
+
+def test_a_share_of_those_who_only_repeat_is_held_out_beside_the_same_others(tiny_dataset: Dataset) -> None:
+    window = windows_of(tiny_dataset)[0]
+    repeaters = np.arange(1000, 1040)
+    twin = dataclasses.replace(window, users=np.resize(repeaters, len(window)), repeats=True)
+    alone, both = (held_out_users([window], twins, 0.25, seed=3) for twins in ([], [twin]))
+    assert np.isin(alone, both).all()
+    assert np.isin(both[~np.isin(both, alone)], repeaters).all()
+    assert len(both) - len(alone) == round(0.25 * len(np.unique(twin.users)))
 
 
 def test_the_guard_finds_a_planted_leak(tiny_dataset: Dataset) -> None:

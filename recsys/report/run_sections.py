@@ -88,7 +88,7 @@ def _training_tables(figures: Figures) -> Iterator[Table]:
             if isinstance(own, Mapping)
         )
         yield Table(
-            "Sources: settings chosen on a held-out window", ("source", "NDCG@10", "settings"), rows, is_text=True
+            "Sources: settings chosen on the oldest label window", ("source", "NDCG@10", "settings"), rows, is_text=True
         )
     if "ranker" in report:
         ranker = dict(report["ranker"])

@@ -13,7 +13,9 @@ class SequenceSettings(Settings):
     """Settings of the sequence source."""
 
     models: int = Field(default=2, ge=1, le=8)
-    """Models of different seeds whose scores are added up; training and an answer take the time of all."""
+    """Models of different seeds whose scores are added up. An answer takes the time of all; training trains as many at
+    a time as there are `threads`.
+    """
     size: int = Field(default=64, ge=2)
     """Length of an item's vector in one model; a multiple of `heads`."""
     layers: int = Field(default=2, ge=1)

@@ -8,8 +8,9 @@ import copy
 import logging
 import math
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import Self
 
 import numpy as np
@@ -45,47 +46,57 @@ class _HeldOut:
 
 
 @dataclass(frozen=True)
-class _Untrained:
-    """A network as it begins, what it is trained and judged on, and the generator that it alone draws from."""
+class _Begun:
+    """A network that training is to change, what it is trained and judged on, the generator that it alone draws from,
+    and what ends the training early.
+    """
 
     network: Network
     training: Sequences
     held_out: _HeldOut
     known: I64
     rng: np.random.Generator
+    stop: Event
 
 
 def fit_networks(data: FitData, settings: SequenceSettings) -> list[Network]:
-    """The models of different seeds; none where no user acted in two moments. Several are trained side by side, each
-    by one thread, which spares more time than the threads do within products as small as theirs.
+    """The models of different seeds; none where no user acted in two moments. Each is trained by one thread, and as
+    many side by side as there are threads: within products as small as theirs more threads save nothing. So they are
+    the same by any number of threads; the memory of training is that of all that are trained at one time.
     """
     sequences = Sequences.of(data)
     if not len(sequences):
         return []
     seeds = [member_seed(data.seed, number) for number in range(settings.models)]
+    stop = Event()
     with limit_threads(1), ThreadPoolExecutor(data.num_threads) as pool:
-        begun = [_begun(sequences, data, settings, seed) for seed in seeds]  # not side by side: torch's seed is for all
-        return list(pool.map(lambda one: _trained(one, settings), begun))
+        # Not side by side: torch's own generator, which draws the first weights, is one for all threads.
+        begun = [_begun(sequences, data, settings, seed, stop) for seed in seeds]
+        try:
+            return list(pool.map(lambda one: _trained(one, settings), begun))
+        except BaseException:  # such as Ctrl-C: the pool waits for what is running
+            stop.set()
+            raise
 
 
-def _begun(sequences: Sequences, data: FitData, settings: SequenceSettings, seed: int) -> _Untrained:
+def _begun(sequences: Sequences, data: FitData, settings: SequenceSettings, seed: int, stop: Event) -> _Begun:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     training, held_out = _split(sequences, settings, rng)
     known = np.unique(data.matrix.indices).astype(np.int64)
-    return _Untrained(_untrained(data, settings, known, rng), training, held_out, known, rng)
+    return _Begun(_untrained(data, settings, known, rng), training, held_out, known, rng, stop)
 
 
-def _trained(begun: _Untrained, settings: SequenceSettings) -> Network:
+def _trained(begun: _Begun, settings: SequenceSettings) -> Network:
     """The network after all epochs, or as it was before where that was clearly better."""
-    network, training, held_out, known, rng = begun.network, begun.training, begun.held_out, begun.known, begun.rng
-    epochs = max(1, min(settings.epochs, settings.max_trained_tokens // max(len(training.item_rows), 1)))
+    network, held_out, known = begun.network, begun.held_out, begun.known
+    epochs = max(1, min(settings.epochs, settings.max_trained_tokens // max(len(begun.training.item_rows), 1)))
     optimizer = _optimizer(network, settings)
     base = [group["lr"] for group in optimizer.param_groups]
     checks = {math.ceil(epochs * k / settings.checks) for k in range(settings.checks)}
     best = Checked.of(network, held_out, known)
     for epoch in range(1, epochs + 1):
-        loss = _epoch(network, optimizer, training, known, settings, rng)
+        loss = _epoch(begun, optimizer, settings)
         for group, rate in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = rate * max(0.02, (1 + math.cos(math.pi * epoch / epochs)) / 2)
         if epoch in checks and epoch < epochs:
@@ -156,18 +167,14 @@ def _optimizer(network: Network, settings: SequenceSettings) -> torch.optim.Opti
     return torch.optim.Adam(groups)
 
 
-def _epoch(
-    network: Network,
-    optimizer: torch.optim.Optimizer,
-    sequences: Sequences,
-    known: I64,
-    settings: SequenceSettings,
-    rng: np.random.Generator,
-) -> float:
-    """One pass; the mean loss."""
+def _epoch(begun: _Begun, optimizer: torch.optim.Optimizer, settings: SequenceSettings) -> float:
+    """One pass; the mean loss. CancelledError where training is to stop."""
+    network, known, rng = begun.network, begun.known, begun.rng
     network.train()
     total, count = 0.0, 0
-    for batch in batches(sequences, settings.max_tokens, settings.batch_tokens, rng):
+    for batch in batches(begun.training, settings.max_tokens, settings.batch_tokens, rng):
+        if begun.stop.is_set():
+            raise CancelledError
         if not (batch.targets >= 0).any():
             continue
         drawn = rng.choice(known, min(settings.negatives, len(known)), replace=False)
