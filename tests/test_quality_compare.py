@@ -136,6 +136,7 @@ def no_training(*_: object) -> None:
         (("--variant", ALONE, "--variant", ALONE), "is given twice"),
         (("--variant", "x: seed=3"), "seeds are given by --seed"),
         (("--set", "seed=3"), "seeds are given by --seed"),
+        (("--seed", str(2**31)), "2147483648"),
         (("--variant", "x: data.max_rejected=0.5"), "give it to all by --set"),
         (("--variant", "typo: lambdamart.tree=3"), "lambdamart.tree"),
     ],
