@@ -34,6 +34,11 @@ class BlendedEncoder:
         self.fingerprint = hashlib.sha256("|".join(parts).encode()).hexdigest()
 
     @property
+    def tuned_size(self) -> int:
+        """Numbers in an embedding's first part, the fine-tuned encoder's; the pretrained one's follow."""
+        return self.tuned.embedding_size
+
+    @property
     def embedding_size(self) -> int:
         """Numbers in one embedding: both encoders' together."""
         return self.tuned.embedding_size + self.pretrained.embedding_size

@@ -63,10 +63,13 @@ class FeatureBuilder:
         weights: FloatArray,
         embeddings: npt.NDArray[np.float32] | None,
         settings: FeatureSettings,
+        tuned_size: int = 0,
     ) -> Self:
-        """`events` are all that may be known; `embeddings` (n_items, embedding_size) on the item grid or None."""
+        """`events` are all that may be known; `embeddings` (n_items, embedding_size) on the item grid or None, the
+        first `tuned_size` columns of a fine-tuned encoder beside the pretrained one's.
+        """
         items = ItemFeatures.fit(catalogue, events, weights, settings.recent_shares)
-        return cls(items, PairFeatures.fit(catalogue, embeddings, settings.pair))
+        return cls(items, PairFeatures.fit(catalogue, embeddings, settings.pair, tuned_size))
 
     def with_rows(self, changes: RowChanges) -> Self:
         """See `features.row_changes`."""

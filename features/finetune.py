@@ -136,12 +136,7 @@ def _train_stages(data: FinetuneData, aids: Aids) -> tuple[F32, _Candidate]:
         tuned = _train_layers(data, aids, tower, best.steps)
         loss = best.validation - tuned.validation
         best = best if loss.mean() > _CLEARLY * _error(loss) else tuned
-    for share in data.settings.keep_pretrained:
-        scores = data.validation.ndcg(blend(best.embeddings, pretrained, share))
-        log.info("held-out score with %.2f of the pretrained encoder: %.4f", share, scores.mean())
-        if scores.mean() > best.validation.mean():
-            best = dataclasses.replace(best, validation=scores, pretrained_share=share)
-    return pretrained, best
+    return pretrained, dataclasses.replace(best, pretrained_share=data.settings.keep_pretrained)
 
 
 def _layer_tower(data: FinetuneData, aids: Aids) -> ModelTower | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -51,9 +51,10 @@ class FinetuneSettings(Settings):
     weight_averaging: float = Field(default=0.0, ge=0, lt=1)
     """Decay a step of the running mean of the weights, which is then judged and kept; 0 is none."""
     augmentation: AugmentationSettings = AugmentationSettings()
-    keep_pretrained: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
-    """Shares of the pretrained encoder to try beside the fine-tuned one, in embeddings of twice the size; the best on
-    held-out users is taken, if it is better than none."""
+    keep_pretrained: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the pretrained encoder in the similarity of two texts, in embeddings of twice the size; 0 is none.
+    Sources that learn themselves what a text means to behaviour (`sequence`, `als`) then read the pretrained part.
+    """
     share_held_out: float = Field(default=0.15, gt=0, lt=1)
     """Share of users that judge; at most 2,000 of them."""
     patience: int = Field(default=3, ge=1)

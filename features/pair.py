@@ -44,9 +44,10 @@ class PairSettings(Settings):
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """`embeddings` (n_items, embedding_size) float32 on the item grid, (n_items, 0) without text; `attribute_values`
-    CSR (n_items, num_values) float32, idf weights of unit length within an attribute; `value_attribute`
-    (num_values,) int64: which of `attribute_names` a value belongs to.
+    """`embeddings` (n_items, embedding_size) float32 on the item grid, (n_items, 0) without text; their first
+    `tuned_size` columns are a fine-tuned encoder's beside the pretrained one's, 0 for a single encoder;
+    `attribute_values` CSR (n_items, num_values) float32, idf weights of unit length within an attribute;
+    `value_attribute` (num_values,) int64: which of `attribute_names` a value belongs to.
     """
 
     embeddings: npt.NDArray[np.float32]
@@ -56,15 +57,23 @@ class PairFeatures:
     recent_items: int
     affinity_half_life: float
     history_limit: int
+    tuned_size: int = 0
 
     @classmethod
-    def fit(cls, catalogue: Catalogue, embeddings: npt.NDArray[np.float32] | None, settings: PairSettings) -> Self:
+    def fit(
+        cls,
+        catalogue: Catalogue,
+        embeddings: npt.NDArray[np.float32] | None,
+        settings: PairSettings,
+        tuned_size: int = 0,
+    ) -> Self:
         """Prepare the catalogue's side of every pair; it takes nothing from events."""
         text = np.zeros((len(catalogue), 0), np.float32) if embeddings is None else embeddings
         values, groups, names = attribute_matrix(catalogue, settings.max_attributes)
         return cls(
-            text, values, groups, names, settings.recent_items, settings.affinity_half_life, settings.history_limit
-        )
+            text, values, groups, names, settings.recent_items, settings.affinity_half_life, settings.history_limit,
+            tuned_size,
+        )  # fmt: skip
 
     def with_rows(self, changes: RowChanges) -> Self:
         """See `features.row_changes`; a value that the catalogue did not hold twice in training counts for nothing."""
@@ -79,12 +88,16 @@ class PairFeatures:
         return out
 
     def _text(self, histories: Histories, pairs: Pairs) -> Columns:
-        """Cosines to the newest items: of the newest moment (best), the best of the recent ones, and the recent
-        ones' mean.
+        """Inner products with the newest items: of the newest moment (best), the best of the recent ones, and the
+        recent ones' mean. They are cosines, or a fixed multiple of them for each of two encoders: the pretrained one
+        says what a text means beside that what behaviour has taught the other.
         """
         if not self.embeddings.shape[1]:
             return {}
-        last, best, mean = (np.full(len(pairs), np.nan, np.float32) for _ in range(3))
+        views = [("text", slice(self.tuned_size or None))]
+        if self.tuned_size:
+            views.append(("text:plain", slice(self.tuned_size, None)))
+        found = np.full((len(views), 3, len(pairs)), np.nan, np.float32)
         touches = histories.last_touches
         for query, span in pairs.runs:
             stop = touches.indptr[query + 1]
@@ -92,12 +105,17 @@ class PairFeatures:
             rows = touches.item_rows[recent][touches.weights[recent] > 0]
             if not len(rows):
                 continue
-            cosines = pairs.taken(self.embeddings, span) @ on_grid(self.embeddings[rows], items=False).T
+            own, others = pairs.taken(self.embeddings, span), on_grid(self.embeddings[rows], items=False)
             newest = touches.moments_ago[recent][touches.weights[recent] > 0] == 0
-            best[span], mean[span] = cosines.max(axis=1), cosines.astype(np.float64).sum(axis=1) / len(rows)
-            if newest.any():
-                last[span] = cosines[:, newest].max(axis=1)
-        return {"text:last": last, "text:best_of_recent": best, "text:mean_of_recent": mean}
+            for (_, part), (last, best, mean) in zip(views, found, strict=True):
+                alike = own[:, part] @ others[:, part].T
+                best[span], mean[span] = alike.max(axis=1), alike.astype(np.float64).sum(axis=1) / len(rows)
+                if newest.any():
+                    last[span] = alike[:, newest].max(axis=1)
+        out: Columns = {}
+        for (view, _), (last, best, mean) in zip(views, found, strict=True):
+            out |= {f"{view}:last": last, f"{view}:best_of_recent": best, f"{view}:mean_of_recent": mean}
+        return out
 
     def _affinities(self, histories: Histories, pairs: Pairs) -> Columns:
         """Share of the (decayed) history that has the item's category, brand, ...; `:last` from the newest moment

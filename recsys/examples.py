@@ -49,8 +49,7 @@ class FittedWindow:
         """The chosen sources and the features of lists that leave out the history; `ready`, `memory`: see
         `fit_sources`.
         """
-        features = FeatureBuilder.fit(data.catalogue, data.events, data.weights, data.embeddings, settings.features)
-        return cls(data, fit_sources(chosen, data, ready, memory), features)
+        return cls(data, fit_sources(chosen, data, ready, memory), data.features(settings.features))
 
     def parts(
         self, settings: Settings, *, repeats: bool
@@ -84,7 +83,7 @@ def _fit_source(
     name: str, settings: ComponentSettings, data: FitData, memory: StageMemory | None
 ) -> CandidateSource | None:
     source: CandidateSource | None = reused(
-        memory, "fit", (name, settings, *fit_parts(data)), lambda: SOURCES[name].fit(data, settings)
+        memory, "fit", (settings, *fit_parts(name, data)), lambda: SOURCES[name].fit(data, settings)
     )
     return source
 

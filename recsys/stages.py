@@ -22,6 +22,7 @@ from features.settings import Settings as ComponentSettings
 from features.tables import Dataset, Events
 from ranking.lambdamart import LambdaMartSettings
 from recsys.retrieval.base import FitData
+from recsys.retrieval.wiring import READ_NO_TEXT, READ_PLAIN_TEXT
 from recsys.settings import Settings
 
 Made = TypeVar("Made")
@@ -84,9 +85,18 @@ def settings_read(stage: str, settings: Settings) -> str:
     return json.dumps(tree, sort_keys=True)
 
 
-def fit_parts(data: FitData) -> tuple[object, ...]:
-    """All that a source learns from beside its settings; the catalogue is the data set's."""
-    return (data.events, data.num_users, data.event_settings, data.embeddings, data.seed, data.num_threads)
+def fit_parts(name: str, data: FitData) -> tuple[object, ...]:
+    """All that the source of that name learns from beside its settings; the catalogue is the data set's."""
+    return (
+        name, data.events, data.num_users, data.event_settings, *_texts_read(name, data), data.seed, data.num_threads
+    )  # fmt: skip
+
+
+def _texts_read(name: str, data: FitData) -> tuple[object, ...]:
+    """The part of the embeddings that the source reads, and where it begins."""
+    if data.embeddings is None or name in READ_NO_TEXT:
+        return ()
+    return data.embeddings[:, data.tuned_size if name in READ_PLAIN_TEXT else 0 :], data.tuned_size
 
 
 def digest(*parts: object) -> str:

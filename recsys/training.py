@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from features.blended_encoder import BlendedEncoder
-from features.builder import FeatureBuilder
 from features.encoder import TextEncoder
 from features.finetune import finetune
 from features.grid import on_grid
@@ -57,6 +56,8 @@ class _Run:
     fitted: dict[int, FittedWindow] = field(default_factory=dict)
     held_out: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     """Users who judge the rankers of lists with and without repeats; none where no ranker is learned."""
+    tuned_size: int = 0
+    """See `FitData`."""
     keep_examples: bool = False
     examples: SplitExamples | None = None
     memory: StageMemory | None = None
@@ -76,7 +77,7 @@ class _Run:
         """What sources may learn from when `events` are all that is known."""
         return FitData(
             self.dataset.catalogue, events, len(self.dataset.users), self.settings.events, embeddings,
-            self.settings.seed, self.settings.threads,
+            self.settings.seed, self.settings.threads, self.tuned_size,
         )  # fmt: skip
 
     def fit_window(
@@ -173,6 +174,7 @@ def _train(run: _Run) -> TrainingArtifacts:
             run.held_out = held_out_users(windows, twins, settings.lambdamart.share_held_out, settings.seed)
     known = windows[-1].known if windows else events
     encoder, embeddings = run.reused("text", lambda: _text(run, known), known)
+    run.tuned_size = encoder.tuned_size if isinstance(encoder, BlendedEncoder) else 0
     with run.stage("choose source settings"):
         chosen = _choose(run, windows, embeddings)
     learned = _fit_ranker(run, windows, chosen, embeddings)
@@ -186,7 +188,7 @@ def _train(run: _Run) -> TrainingArtifacts:
         run.ready.clear()
         data = run.fit_data(events, embeddings)
         sources = fit_sources(kept, data, memory=run.memory)
-        features = FeatureBuilder.fit(dataset.catalogue, events, data.weights, embeddings, settings.features)
+        features = data.features(settings.features)
         fallback = PopularitySource.fit(data, _popularity_settings(chosen, settings))
         repeats = None
         if repeat_ranker is not None:
@@ -260,7 +262,7 @@ def _choose(run: _Run, windows: Sequence[LabelWindow], embeddings: F32 | None) -
 
 def _choice(run: _Run, name: str, data: FitData, window: LabelWindow, rows: IntArray) -> Choice:
     settings = getattr(run.settings.retrieval, name)
-    key = (name, settings, *fit_parts(data), settings_read("windows", run.settings), rows)
+    key = (settings, *fit_parts(name, data), settings_read("windows", run.settings), rows)
     return reused(run.memory, "choice", key, lambda: choose_settings(SOURCES[name], settings, data, window, rows))
 
 

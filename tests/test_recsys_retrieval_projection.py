@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from features.blended_encoder import blend
 from features.grid import on_grid
 from features.histories import Histories
 from features.interactions import EventSettings
@@ -88,6 +89,38 @@ def test_a_text_that_comes_later_gets_the_factors_of_one_that_was_there(data: Fi
     rows = as_rows(tiny_dataset, NEW_SPACE, NEW_GARDEN)
     assert data.embeddings is not None
     np.testing.assert_allclose(source.project(data.embeddings[rows]), source.item_factors[rows], atol=2**-11)
+
+
+def blended(data: FitData, tuned: np.ndarray, share: float) -> FitData:
+    """The same texts with a fine-tuned part before them."""
+    assert data.embeddings is not None
+    both = on_grid(blend(tuned.astype(np.float32), data.embeddings, share), items=True)
+    return dataclasses.replace(data, embeddings=both, tuned_size=tuned.shape[1])
+
+
+def test_of_a_blend_the_pretrained_part_alone_is_learned_from(data: FitData, tiny_dataset: Dataset) -> None:
+    """Whatever fine-tuning has made of the texts, ALS says the same of a new book."""
+    rng = np.random.default_rng(5)
+    tuned = rng.normal(size=(data.num_items, 5))
+    tuned /= np.linalg.norm(tuned, axis=1, keepdims=True)
+    rows = as_rows(tiny_dataset, NEW_SPACE, NEW_GARDEN)
+    plain = AlsSource.fit(data, SETTINGS)
+    for share in (0.2, 0.9):
+        known = blended(data, tuned, share)
+        np.testing.assert_allclose(known.plain_texts, data.embeddings, atol=4e-3)
+        source = AlsSource.fit(known, SETTINGS)
+        assert source.projection.shape == (5 + 8, 4)
+        np.testing.assert_allclose(source.item_factors[rows], plain.item_factors[rows], atol=0.02)
+        assert known.embeddings is not None
+        np.testing.assert_allclose(source.project(known.embeddings[rows]), source.item_factors[rows], atol=2**-10)
+        assert not source.projection[:5].any()
+
+
+def test_without_a_fine_tuned_part_all_is_read(data: FitData) -> None:
+    projection = np.ones((8, 3), np.float32)
+    assert data.plain_texts is data.embeddings
+    assert data.of_embeddings(projection) is projection
+    assert dataclasses.replace(data, embeddings=None).plain_texts is None
 
 
 def test_what_happens_later_changes_nothing(data: FitData, tiny_dataset: Dataset) -> None:

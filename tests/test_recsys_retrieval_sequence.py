@@ -13,6 +13,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from features.blended_encoder import blend
+from features.grid import on_grid
 from features.histories import Histories
 from features.interactions import EventSettings
 from features.runs import Pairs
@@ -231,6 +233,28 @@ def test_a_new_item_is_found_by_its_text(tiny_data: FitData, tiny_dataset: Datas
     asked = history(items.rows(["space-03", "space-04"]).tolist(), [1.0, 2.0], len(items))
     top = source.scores(asked)[""].top(len(items), asked.seen).item_rows.tolist()
     assert top.index(new[0]) < top.index(new[1])
+
+
+def test_of_a_blend_the_pretrained_part_alone_is_learned_from(tiny_data: FitData) -> None:
+    """Other fine-tuned vectors change nothing of it; other pretrained ones do."""
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(tiny_data.num_items, size)) for size in (3, 3, 4, 4)]
+    tuned, other, plain, changed = (
+        (part / np.linalg.norm(part, axis=1, keepdims=True)).astype(np.float32) for part in parts
+    )
+    first, second, third = (
+        SequenceSource.fit(
+            dataclasses.replace(tiny_data, embeddings=on_grid(blend(a, b, 0.2), items=True), tuned_size=3), SETTINGS
+        )
+        for a, b in ((tuned, plain), (other, plain), (tuned, changed))
+    )
+    np.testing.assert_array_equal(first.vectors, second.vectors)
+    assert (first.vectors != third.vectors).any()
+    assert first.text_projection.shape == (7, 16)
+    assert not first.text_projection[:3].any()
+    np.testing.assert_array_equal(
+        first.with_embeddings(on_grid(blend(other, plain, 0.2), items=True)).vectors, first.vectors
+    )
 
 
 def test_an_item_without_events_and_text_is_not_offered(tiny_data: FitData, tiny_dataset: Dataset) -> None:

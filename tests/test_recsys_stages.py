@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 
 import world
+from features.blended_encoder import blend
+from features.grid import on_grid
+from features.interactions import EventSettings
+from features.state import save_state
 from features.tables import Dataset
 from recsys import training
+from recsys.choosing import first_choice
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
+from recsys.retrieval.base import FitData
+from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings, settings_from
-from recsys.stages import StageMemory, digest, num_bytes, settings_read
+from recsys.stages import StageMemory, digest, fit_parts, num_bytes, settings_read
 from recsys.training import train
 from tiny_bert import write_tiny_bert
 
@@ -152,6 +159,53 @@ class TestMemory:
         first = memory.reused("one", "a", lambda: np.zeros(100))
         memory.reused("two", "a", lambda: np.zeros(100))
         assert memory.reused("one", "a", lambda: np.ones(100)) is first
+
+
+def saved(source: Any, folder: Path) -> dict[str, bytes]:
+    save_state(source, folder)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def views(tiny_dataset: Dataset) -> dict[str, FitData]:
+    """The same events with texts seen by both encoders: as they are, tuned otherwise, pretrained otherwise."""
+    rng, num_items = np.random.default_rng(0), len(tiny_dataset.catalogue)
+    tuned, retuned, plain, other = (
+        (part / np.linalg.norm(part, axis=1, keepdims=True)).astype(np.float32)
+        for part in (rng.normal(size=(num_items, size)) for size in (3, 3, 4, 4))
+    )
+    parts = {"first": (tuned, plain), "tuned": (retuned, plain), "pretrained": (tuned, other)}
+    return {
+        name: FitData(
+            tiny_dataset.catalogue, tiny_dataset.events, len(tiny_dataset.users), EventSettings(),
+            on_grid(blend(*pair, 0.2), items=True), seed=0, num_threads=1, tuned_size=3,
+        )
+        for name, pair in parts.items()
+    }  # fmt: skip
+
+
+class TestTexts:
+    """A source is fitted again for other texts where it reads them, and only there."""
+
+    @pytest.mark.parametrize("name", SOURCES)
+    @pytest.mark.parametrize("changed", ["tuned", "pretrained"])
+    def test_a_source_of_one_key_is_one_source(
+        self, name: str, changed: str, views: dict[str, FitData], tiny_settings: Settings, tmp_path: Path
+    ) -> None:
+        settings = first_choice(getattr(tiny_settings.retrieval, name))
+        keys = [digest(*fit_parts(name, views[view])) for view in ("first", changed)]
+        first, second = (
+            saved(SOURCES[name].fit(views[view], settings), tmp_path / view) for view in ("first", changed)
+        )
+        assert (keys[0] == keys[1]) == (first == second)
+
+    def test_one_text_more_is_another_catalogue(self, views: dict[str, FitData]) -> None:
+        """Where the pretrained part begins is part of the key, and so is whether there is one."""
+        both = views["first"]
+        single = dataclasses.replace(both, tuned_size=0)
+        none = dataclasses.replace(both, embeddings=None, tuned_size=0)
+        for name in ("als", "sequence", "text_profile", "new_items"):
+            assert len({digest(*fit_parts(name, data)) for data in (both, single, none)}) == 3
 
 
 class TestKeys:

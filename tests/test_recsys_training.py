@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 import world
+from features.blended_encoder import BlendedEncoder
+from features.numpy_encoder import load_numpy_encoder
 from features.tables import Dataset, Events
+from recsys.bundle import save_bundle
 from recsys.errors import SettingsError
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
@@ -119,9 +122,37 @@ def test_the_sources_teach_the_encoder_where_the_settings_say_so(
         tree = tiny_tree | {"encoder": encoder, "finetune": quick | taught, "ranker": "by_score"}
         report = train(tiny_dataset, settings_from(tree)).report["encoder"]
         assert report["stage"] == "projection", report["reason"]
-        assert report["pretrained_share"] == 0.0
+        assert report["pretrained_share"] == 0.2
         scores.append(report["finetuned_score"])
     assert scores[0] != scores[1]
+
+
+def test_a_fine_tuned_encoder_keeps_the_pretrained_one_for_those_that_learn_texts_themselves(
+    tmp_path: Path, tiny_dataset: Dataset, tiny_tree: dict[str, Any]
+) -> None:
+    words = sorted({w for row in world.item_rows() for w in f"{row['title']} {row['description']}".split()})
+    encoder = {"model": str(write_tiny_bert(tmp_path / "bert", words)), "cache": "off", "max_tokens": 16}
+    quick = {
+        "trainable": "projection", "projection_steps": 200, "projection_learning_rate": 0.03, "batch_size": 24,
+        "min_pairs": 50, "share_held_out": 0.4, "temperature": 0.05,
+    }  # fmt: skip
+    model = train(
+        tiny_dataset, settings_from(tiny_tree | {"encoder": encoder, "finetune": quick, "ranker": "by_score"})
+    )
+    assert model.report["encoder"]["kept"] == "fine-tuned", model.report["encoder"]["reason"]
+    assert isinstance(model.encoder, BlendedEncoder)
+    size = model.encoder.pretrained.embedding_size
+    by_name: dict[str, Any] = {source.name: source for source in model.sources}
+    for map_of_text in (by_name["sequence"].text_projection, by_name["als"].projection):
+        assert map_of_text.shape[0] == 2 * size
+        assert not map_of_text[:size].any()
+        assert map_of_text[size:].any()
+    assert by_name["text_profile"].embeddings.shape[1] == 2 * size
+    assert model.features.pairs.tuned_size == size, "the ranker sees both apart"
+    version = save_bundle(model, tmp_path / "bundles")
+    read = load_numpy_encoder(tmp_path / "bundles" / version / "encoder", 16)
+    texts = ["rocket space", "rose garden"]
+    assert (read.encode(texts) * model.encoder.encode(texts)).sum(axis=1).tolist() == pytest.approx([1, 1], abs=1e-4)
 
 
 def test_a_catalogue_without_text_trains_without_the_encoder(tmp_path: Path, tiny_tree: dict[str, Any]) -> None:

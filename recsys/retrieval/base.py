@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol, Self
 import numpy as np
 import scipy.sparse as sp
 
+from features.builder import FeatureBuilder, FeatureSettings
 from features.histories import Histories
 from features.interactions import EventSettings, event_weights, interaction_matrix
 from features.row_changes import RowChanges
@@ -22,7 +23,9 @@ class FitData:
     """All that a source may learn from: the catalogue, the events that may be known and the text embeddings.
 
     `embeddings` (n_items, embedding_size) float32, unit rows on the item grid, zero rows for items without text;
-    None for a catalogue without text. `num_threads` for the libraries that take one.
+    None for a catalogue without text. The first `tuned_size` columns are a fine-tuned encoder's, those behind them the
+    pretrained one's (see `BlendedEncoder`); 0 where all are of one encoder. `num_threads` for the libraries that take
+    one.
     """
 
     catalogue: Catalogue
@@ -32,11 +35,41 @@ class FitData:
     embeddings: F32 | None
     seed: int
     num_threads: int
+    tuned_size: int = 0
 
     @property
     def num_items(self) -> int:
         """Items in the catalogue."""
         return len(self.catalogue)
+
+    @cached_property
+    def plain_texts(self) -> F32 | None:
+        """(n_items, size) float32, unit rows: the pretrained encoder's part of the embeddings, for sources that learn
+        from the very events that the other part was taught with, and would trust it too much; all of them where there
+        is no such part.
+        """
+        if self.embeddings is None or not self.tuned_size:
+            return self.embeddings
+        return np.asarray(self.embeddings[:, self.tuned_size :] / self._plain_length, np.float32)
+
+    def of_embeddings(self, projection: F32) -> F32:
+        """A map (size, n) of `plain_texts` as the same map (embedding_size, n) of whole embeddings."""
+        if not self.tuned_size or not len(projection):
+            return projection
+        unread = np.zeros((self.tuned_size, projection.shape[1]), np.float32)
+        return np.vstack([unread, projection / np.float32(self._plain_length)])
+
+    @cached_property
+    def _plain_length(self) -> float:
+        """Of a row's plain part: the same for every text."""
+        assert self.embeddings is not None  # noqa: S101  (there is no part without it)
+        return float(np.linalg.norm(self.embeddings[:, self.tuned_size :], axis=1).max(initial=0.0)) or 1.0
+
+    def features(self, settings: FeatureSettings) -> FeatureBuilder:
+        """The ranker's features that are fitted on the same."""
+        return FeatureBuilder.fit(
+            self.catalogue, self.events, self.weights, self.embeddings, settings, tuned_size=self.tuned_size
+        )
 
     @cached_property
     def weights(self) -> F32:

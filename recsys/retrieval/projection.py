@@ -46,13 +46,15 @@ def project_factors(data: FitData, users: F32, items: F32) -> F32 | None:
     """The map from text to `items` (n_items, size), the factors of a model whose users' are `users` (num_users, size);
     None without text, or where too few items have both text and events.
     """
-    if data.embeddings is None:
+    texts = data.plain_texts
+    if texts is None:
         return None
     liked = data.matrix.astype(bool).astype(np.float32)
     wide = users.astype(np.float64)
     likers = np.asarray(liked.T @ users, np.float64)
-    known = Training(data.embeddings, items, np.asarray(liked.getnnz(axis=0)), likers, wide.T @ wide)
-    return fit_projection(known, np.random.default_rng(data.seed))
+    known = Training(texts, items, np.asarray(liked.getnnz(axis=0)), likers, wide.T @ wide)
+    projection = fit_projection(known, np.random.default_rng(data.seed))
+    return None if projection is None else data.of_embeddings(projection)
 
 
 def with_text(data: FitData, factors: F32, projection: F32, evidence: float) -> F32:

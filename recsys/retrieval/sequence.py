@@ -63,6 +63,7 @@ class SequenceSource:
             return cls._silent(data.num_items, settings)
         known = data.matrix.indices
         ids, projection = map(np.hstack, zip(*(network.parts(known) for network in networks), strict=True))
+        projection = data.of_embeddings(projection)
         layers = map(np.stack, zip(*map(_layers, networks), strict=True))
         vectors, largest = _gridded(ids, projection, data.embeddings)
         return cls(vectors, largest, ids, projection, *layers, index=build_index(vectors, data.seed))

@@ -150,11 +150,10 @@ def _split(sequences: Sequences, settings: SequenceSettings, rng: np.random.Gene
 def _untrained(data: FitData, settings: SequenceSettings, known: I64, rng: np.random.Generator) -> Network:
     """Vectors from co-occurrence; with text, its projection to them and what that leaves over."""
     ids = co_occurrence_vectors(data.matrix, settings.size, rng)
-    project = None
-    if data.embeddings is not None:
-        project = ridge(data.embeddings, ids, known)
-        ids[known] -= data.embeddings[known] @ project
-    text = data.embeddings
+    project, text = None, data.plain_texts
+    if text is not None:
+        project = ridge(text, ids, known)
+        ids[known] -= text[known] @ project
     return Network(ids, text, project, settings.layers, settings.heads, settings.max_tokens, settings.dropout, rng)
 
 

@@ -28,6 +28,11 @@ SOURCES: dict[str, type[Any]] = {
     )
 }  # fmt: skip
 """Source name -> class (see `CandidateSource`), in the order in which ties between sources are broken."""
+READ_NO_TEXT = frozenset({"linear", "linear_next", "transitions", "neighbours", "user_neighbours", "popularity"})
+READ_PLAIN_TEXT = frozenset({"als", "sequence"})
+"""Sources that need not be fitted again for another fine-tuning, as they read no text or the pretrained part alone; one
+that is in neither set is taken to read everything.
+"""
 
 
 class RetrievalSettings(Settings):
