@@ -239,7 +239,7 @@ def _judge(data: FinetuneData, pretrained: F32, candidate: _Candidate, started: 
     return FinetuneResult(
         encoder, "fine-tuned" if better else "pretrained", reason, float(before.mean()), float(after.mean()), error,
         candidate.name, len(data.train), len(gain), candidate.steps, time.monotonic() - started,
-        candidate.pretrained_share,
+        candidate.pretrained_share if better else 0.0,
     )  # fmt: skip
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from features.augmentation import AugmentationSettings
 from features.settings import Settings
+
+_LEAST_SHARE = 0.05
+"""Of one encoder in an embedding, which is rounded to the item grid."""
 
 
 class FinetuneSettings(Settings):
@@ -65,3 +68,12 @@ class FinetuneSettings(Settings):
     """With fewer training pairs the pretrained encoder is kept."""
     hidden_cache_mb: int = Field(default=2048, ge=0)
     """Memory for the frozen layers' hidden states; 100 kB an item of 64 tokens."""
+
+    @model_validator(mode="after")
+    def _both_parts_are_there(self) -> Self:
+        if 0 < self.keep_pretrained < _LEAST_SHARE or self.keep_pretrained > 1 - _LEAST_SHARE:
+            raise ValueError(
+                f"keep_pretrained {self.keep_pretrained} must be 0 or from {_LEAST_SHARE} to {1 - _LEAST_SHARE}: a "
+                "smaller part of an embedding is lost in rounding"
+            )
+        return self

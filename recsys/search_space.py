@@ -34,7 +34,6 @@ GROUPS: Mapping[str, Dimensions] = {
         "finetune.batch_size": CategoricalDistribution([64, 128, 256]),
         "finetune.temperature": FloatDistribution(0.03, 0.3, log=True),
         "finetune.popularity_correction": CategoricalDistribution([True, False]),
-        "finetune.keep_pretrained": FloatDistribution(0.0, 0.5),
     },
     "sources": {
         "retrieval.per_source": IntDistribution(50, 200, log=True),

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse as sp
 
+from features.blended_encoder import BlendedEncoder
 from features.settings import Settings as ComponentSettings
 from features.tables import Dataset, Events
 from ranking.lambdamart import LambdaMartSettings
@@ -132,5 +133,7 @@ def num_bytes(value: object) -> int:
         return sum(map(num_bytes, value.values()))
     if is_dataclass(value):
         return sum(num_bytes(getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, BlendedEncoder):
+        return num_bytes((value.tuned, value.pretrained))
     weights: Mapping[str, Any] = getattr(getattr(value, "model", None), "state_dict", dict)()  # of a text encoder
     return sum(int(tensor.nbytes) for tensor in weights.values())

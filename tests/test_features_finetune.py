@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from pydantic import ValidationError
 
 from features import finetune as finetuning
 from features.batches import endless_batches, log_shares
@@ -302,6 +303,8 @@ def test_noise_keeps_the_pretrained_encoder_and_says_why(encoder: TextEncoder) -
     assert result.kept == "pretrained"
     assert result.encoder is encoder
     assert "not clearly better" in result.reason
+    blended = finetune(encoder, texts, noise, QUICK.model_copy(update={"keep_pretrained": 0.2}))
+    assert (blended.kept, blended.pretrained_share) == ("pretrained", 0.0)
     assert result.finetuned_score is not None
 
 
@@ -479,12 +482,18 @@ def test_items_of_one_text_are_taught_as_one(encoder: TextEncoder) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
-def test_the_share_that_is_asked_for_is_judged_and_kept(encoder: TextEncoder, share: float) -> None:
+def test_the_share_that_is_asked_for_is_kept(encoder: TextEncoder, share: float) -> None:
     texts, pairs = clustered_world()
     result = finetune(encoder, texts, pairs, QUICK.model_copy(update={"keep_pretrained": share}), 3)
     assert (result.kept, result.pretrained_share) == ("fine-tuned", share), result.reason
     assert isinstance(result.encoder, BlendedEncoder if share else TextEncoder)
     assert result.encoder.embedding_size == encoder.embedding_size * (2 if share else 1)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_a_part_that_rounding_would_lose_is_refused(share: float) -> None:
+    with pytest.raises(ValidationError, match=f"keep_pretrained {share} must be 0 or from 0.05 to 0.95"):
+        FinetuneSettings(keep_pretrained=share)
 
 
 def test_a_blend_that_is_kept_encodes_by_both(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

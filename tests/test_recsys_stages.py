@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import world
-from features.blended_encoder import blend
+from features.blended_encoder import BlendedEncoder, blend
 from features.grid import on_grid
 from features.interactions import EventSettings
 from features.state import save_state
@@ -242,3 +242,4 @@ class TestKeys:
         assert num_bytes([np.zeros(3, np.uint8), {"a": (weights,)}, "text", None]) == 3 + size
         encoder = TextEncoder.load(write_tiny_bert(tmp_path / "bert", ["a"]), EncoderSettings(cache="off"))
         assert num_bytes((encoder, None)) >= sum(p.nbytes for p in encoder.model.parameters())
+        assert num_bytes(BlendedEncoder(encoder, encoder, 0.2)) == 2 * num_bytes(encoder)

@@ -42,11 +42,11 @@ class FitData:
         """Items in the catalogue."""
         return len(self.catalogue)
 
-    @cached_property
+    @property
     def plain_texts(self) -> F32 | None:
         """(n_items, size) float32, unit rows: the pretrained encoder's part of the embeddings, for sources that learn
         from the very events that the other part was taught with, and would trust it too much; all of them where there
-        is no such part.
+        is no such part. Made anew at each call, as a window outlives its sources.
         """
         if self.embeddings is None or not self.tuned_size:
             return self.embeddings
