@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pytest
 
 from features.builder import FeatureMatrix
 from ranking.by_score import ByScoreRanker
@@ -87,6 +88,48 @@ def test_a_lead_within_the_margin_is_not_enough() -> None:
     learned = learned_ranker(two_halves_of_the_truth(800, 200), ["truth", "dice"], settings(margin=1e6), report)
     assert isinstance(learned.ranker, ByScoreRanker)
     assert report["ranker"]["lead"] > 0
+
+
+def test_users_that_are_too_few_to_tell_are_joined_by_all_others_each_held_out_once() -> None:
+    report: dict[str, Any] = {}
+    learned = learned_ranker(two_halves_of_the_truth(800, 30), ["truth", "dice"], settings(margin=8.0), report)
+    ranker = report["ranker"]
+    assert ranker["lead"] < 8 * ranker["lead_error"]
+    assert ranker["cross_fitted_lead"] > 8 * ranker["cross_fitted_lead_error"]
+    assert isinstance(learned.ranker, LambdaMartRanker)
+    assert "ranker_reason" not in report
+
+
+def test_what_is_sure_on_the_held_out_users_is_not_asked_again() -> None:
+    report: dict[str, Any] = {}
+    learned_ranker(two_halves_of_the_truth(800, 200), ["truth", "dice"], settings(), report)
+    assert "cross_fitted_lead" not in report["ranker"]
+
+
+def test_a_forest_that_learned_labels_by_heart_has_no_lead_over_users_it_was_not_fitted_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Labels without a reason: only a forest that saw a list's own labels could order it better than chance."""
+    made = lists(150, first_user=0, seed=0, trust=0.0)
+    chance = np.random.default_rng(5).permutation(len(made.labels)) % 6 == 0
+    made = RankingExamples(made.features, chance.astype(np.float32), made.groups, made.users, np.full(150, 2))
+    fitted: list[np.ndarray] = []
+    fit = LambdaMartRanker.fit.__func__  # type: ignore[attr-defined]
+
+    def recorded(cls: type[LambdaMartRanker], train: RankingExamples, *rest: Any) -> LambdaMartRanker:
+        fitted.append(np.unique(train.users))
+        return fit(cls, train, *rest)
+
+    monkeypatch.setattr(LambdaMartRanker, "fit", classmethod(recorded))
+    report: dict[str, Any] = {}
+    own = settings(min_examples_per_leaf=2, min_trees=40, margin=50.0)
+    examples = SplitExamples(made, 120)
+    learned_ranker(examples, ["truth", "dice"], own, report, gate=False)
+    by_heart = list_ndcg(made, fit(LambdaMartRanker, made, 40, own.lambdamart, 0, 1).score(made.features)).mean()
+    assert by_heart > report["ranker"]["cross_fitted_ndcg@10"]["ranker"] + 0.1
+    folds = fitted[1:6]
+    assert all(len(users) == 120 for users in folds)
+    assert (np.bincount(np.concatenate(folds), minlength=150) == 4).all()
 
 
 def test_the_ranker_asks_no_source_that_was_dropped() -> None:
