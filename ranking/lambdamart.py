@@ -59,8 +59,8 @@ class LambdaMartSettings(Settings):
     share_held_out: float = Field(default=0.2, gt=0, lt=1)
     """Users (not lists) kept for the comparison with the sources."""
     margin: float = 1.0
-    """Standard errors by which the forest must beat the best source on the held-out users, or on all users, each held
-    out once (cross-fitting), where those leave it open; else that source's order is used.
+    """Standard errors by which the forest must beat the best source on the held-out users or, where it leads by less
+    there, on all users, each held out once (cross-fitting); else that source's order is used.
     """
 
     def trees_for(self, num_lists: int) -> int:

@@ -63,7 +63,14 @@ def source_orders(examples: RankingExamples) -> dict[str, Floats]:
     }
 
 
+def folds(users: IntArray, num_folds: int, seed: int) -> IntArray:
+    """(n_lists,) int64 from 0 to `num_folds` - 1: which part of the users, drawn at random, a list belongs to; none is
+    empty where there are as many users.
+    """
+    distinct, place = np.unique(users, return_inverse=True)
+    return np.asarray((np.random.default_rng([seed, 11]).permutation(len(distinct)) % num_folds)[place], np.int64)
+
+
 def halves(users: IntArray, seed: int) -> BoolArray:
     """(n_lists,) bool: the lists of one half of the users, drawn at random; of two or more users neither is empty."""
-    distinct, place = np.unique(users, return_inverse=True)
-    return np.asarray((np.random.default_rng([seed, 11]).permutation(len(distinct)) % 2 == 0)[place])
+    return np.asarray(folds(users, 2, seed) == 0)

@@ -80,6 +80,7 @@ def test_a_source_that_is_the_truth_on_the_held_out_users_is_used_even_if_gating
     assert learned.ranker == ByScoreRanker(("truth", "dice"))
     assert learned.dropped == frozenset()
     assert report["ranker"]["held_out_ndcg@10"]["truth"] == 1.0
+    assert "cross_fitted_lead" not in report["ranker"], "who is behind on full lists is not asked again on samples"
     assert "NDCG@10 on held-out users" in report["ranker_reason"]
 
 
