@@ -19,6 +19,7 @@ from pydantic import Field
 from features.builder import FeatureMatrix
 from features.seeds import member_seed
 from features.settings import Settings
+from ranking.by_score import ByScoreRanker
 from ranking.examples import RankingExamples
 from ranking.forest import Forest, TooLargeError
 from ranking.grades import ALIKE, Grades
@@ -41,10 +42,9 @@ class LambdaMartSettings(Settings):
     few hundred held-out lists can't say where to stop, and stopping too early costs more.
     """
     min_lists_per_tree: float = Field(default=5.0, ge=0)
-    """Fewer trees where there are fewer lists to learn from than that, though not fewer than `min_trees`: a few hundred
-    lists are learned by heart. 0: as many always.
+    """Fewer trees where there are fewer lists to learn from than that: a few hundred lists are learned by heart. 0: as
+    many always.
     """
-    min_trees: int = Field(default=30, ge=1)
     num_leaves: int = Field(default=16, ge=2)
     """Trees of more than 64 are scored by LightGBM itself, which takes a list's time several times over."""
     learning_rate: float = 0.05
@@ -58,26 +58,32 @@ class LambdaMartSettings(Settings):
     """Forests of different seeds whose scores are added up; a request pays for the trees of all."""
     share_held_out: float = Field(default=0.2, gt=0, lt=1)
     """Users (not lists) kept for the comparison with the sources."""
-    margin: float = 1.0
-    """Standard errors by which the forest must beat the best source on the held-out users or, where it leads by less
-    there, on all users, each held out once (cross-fitting); else that source's order is used.
+    tolerance: float = Field(default=1.0, ge=0)
+    """Standard errors by which the forest may be behind the best source, or the joint order of all, on the held-out
+    users; else the joint order is used.
+    """
+    sources_first: float = Field(default=2.0, ge=0)
+    """Boosting starts from the sources' joint order (`ByScoreRanker`, 1 for what is first in all of them) times this,
+    and few lists only correct it. 0: from nothing.
     """
 
     def trees_for(self, num_lists: int) -> int:
         """Trees of a forest, judged or shipped, where so many lists fit the one that is judged."""
         most = self.num_trees if not self.min_lists_per_tree else int(num_lists / self.min_lists_per_tree)
-        return min(self.num_trees, max(self.min_trees, most))
+        return min(self.num_trees, max(1, most))
 
 
 @dataclass(frozen=True)
 class LambdaMartRanker:
-    """A fitted forest. `names` are the features it was trained on, in order: a matrix that lacks one is an error, what
-    else it holds is not looked at.
+    """A fitted forest, and what it was boosted from: `start` times `start_scale`. `names` are the features it was
+    trained on, in order: a matrix that lacks one is an error, what else it holds is not looked at.
     """
 
     kind: ClassVar[str] = "lambdamart"
     model_text: str = field(repr=False)
     names: tuple[str, ...]
+    start: ByScoreRanker
+    start_scale: float
     _booster: lightgbm.Booster = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,22 +94,22 @@ class LambdaMartRanker:
         cls, train: RankingExamples, num_trees: int, settings: LambdaMartSettings, seed: int, num_threads: int
     ) -> Self:
         """`settings.forests` forests of exactly `num_trees` trees on `train`, as one."""
-        grades = Grades.of(train, settings.label_gain)
-        data, names = _dataset(train, grades), train.features.names
+        grades, start = Grades.of(train, settings.label_gain), ByScoreRanker.fit(train)
+        first = settings.sources_first * start.score(train.features)
+        data, names = _dataset(train, grades, first), train.features.names
         texts = []
         for number in range(settings.forests):
             parameters = _parameters(settings, grades, member_seed(seed, number), num_threads)
             texts.append(lightgbm.train(parameters, data, num_boost_round=num_trees).model_to_string())
-        return cls(joined(texts), names)
+        return cls(joined(texts), names, start, settings.sources_first * settings.forests)
 
     def score(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
-        """The forest's raw scores, (n_pairs,)."""
+        """Raw scores, (n_pairs,)."""
         if not len(features.values):
             return np.empty(0)
         own, forest = self._own(features), self._forest
-        if forest is None:
-            return np.asarray(self._booster.predict(own, num_threads=1), np.float64)
-        return forest.score(own)
+        trees = self._booster.predict(own, num_threads=1) if forest is None else forest.score(own)
+        return self.start_scale * self.start.score(features) + np.asarray(trees, np.float64)
 
     @cached_property
     def _forest(self) -> Forest | None:
@@ -115,10 +121,15 @@ class LambdaMartRanker:
             return None
 
     def contributions(self, features: FeatureMatrix) -> npt.NDArray[np.float64]:
-        """TreeSHAP values (n_pairs, n_features + 1), the last column the expected score (Lundberg et al. 2020)."""
+        """TreeSHAP values (n_pairs, n_features + 1), the last column the trees' expected score (Lundberg et al. 2020).
+        What the forest was boosted from counts for the sources' ranks.
+        """
         if not len(features.values):
             return np.empty((0, len(self.names) + 1))
-        return np.asarray(self._booster.predict(self._own(features), pred_contrib=True, num_threads=1), np.float64)
+        shares = np.asarray(self._booster.predict(self._own(features), pred_contrib=True, num_threads=1), np.float64)
+        columns = [self.names.index(f"{source}:rank") for source in self.start.sources]
+        shares[:, columns] += self.start_scale * self.start.shares(features)
+        return shares
 
     def _own(self, features: FeatureMatrix) -> npt.NDArray[np.float32]:
         """The columns that the forest was trained on, (n_pairs, n_features)."""
@@ -141,12 +152,16 @@ class LambdaMartRanker:
         folder.mkdir(parents=True)
         (folder / "lambdamart.txt").write_text(self.model_text, encoding="utf-8")
         (folder / "features.json").write_text(json.dumps(self.names), encoding="utf-8")
+        (folder / "start.json").write_text(json.dumps({"scale": self.start_scale}), encoding="utf-8")
+        self.start.save(folder / "start")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See `Ranker.load`."""
         names = tuple(json.loads((folder / "features.json").read_text(encoding="utf-8")))
-        return cls((folder / "lambdamart.txt").read_text(encoding="utf-8"), names)
+        scale = json.loads((folder / "start.json").read_text(encoding="utf-8"))["scale"]
+        text = (folder / "lambdamart.txt").read_text(encoding="utf-8")
+        return cls(text, names, ByScoreRanker.load(folder / "start"), scale)
 
 
 @lru_cache(maxsize=32)
@@ -171,11 +186,12 @@ def joined(texts: Sequence[str]) -> str:
     return head + "".join(blocks) + "end of trees" + texts[0].partition("\nend of trees")[2]
 
 
-def _dataset(examples: RankingExamples, grades: Grades) -> lightgbm.Dataset:
+def _dataset(examples: RankingExamples, grades: Grades, first: npt.NDArray[np.float64]) -> lightgbm.Dataset:
     names = [f"f{k}" for k in range(len(examples.features.names))]  # LightGBM refuses some characters in names
     return lightgbm.Dataset(
-        examples.features.values, grades.labels, weight=grades.weights, group=examples.groups, feature_name=names
-    )
+        examples.features.values, grades.labels, weight=grades.weights, group=examples.groups, init_score=first,
+        feature_name=names,
+    )  # fmt: skip
 
 
 def _parameters(settings: LambdaMartSettings, grades: Grades, seed: int, num_threads: int) -> dict[str, Any]:

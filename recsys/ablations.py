@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from features.errors import SettingsError
 from features.runs import Pairs
 from ranking.base import Ranker
-from ranking.by_score import ByScoreRanker
 from recsys.evaluation_result import Evaluation
 from recsys.feature_groups import Ablation, ablated_examples, ablations, reduced, still_offered
 from recsys.recommender import Recommender, RequestCandidates
@@ -25,7 +24,7 @@ from recsys.retrieval.merge import Candidates
 from recsys.scoring import CHUNK
 from recsys.settings import Settings
 from recsys.threads import limit_threads
-from recsys.training import TrainingArtifacts, best_first, refit_ranker, train
+from recsys.training import TrainingArtifacts, refit_ranker, sources_order, train
 from recsys.variants import ItemLists, Row, item_lists, product_lists, variant_row
 
 logger = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ def _fitted(trained: TrainingArtifacts, ablation: Ablation) -> _Variant:
 
 def _ranker(trained: TrainingArtifacts, ablation: Ablation, sources: Sequence[str]) -> Ranker:
     if trained.examples is None:
-        return ByScoreRanker(tuple(best_first(sources, trained.model.report)))
+        return sources_order(sources, trained.model.report)
     if ablation is RESEEDED:
         return refit_ranker(trained, trained.examples, sources, seed=trained.model.settings.seed + 1)
     return refit_ranker(trained, ablated_examples(trained.examples, ablation), sources)

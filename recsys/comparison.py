@@ -54,23 +54,7 @@ def _hits(examples: RankingExamples, scores: FloatArray, k: int) -> Hits:
     return hits
 
 
-def source_orders(examples: RankingExamples) -> dict[str, Floats]:
-    """NDCG@10 of each list by each source's own order."""
-    ranks = {name: name.removesuffix(":rank") for name in examples.features.names if name.endswith(":rank")}
-    return {
-        source: list_ndcg(examples, -examples.features.column(name).astype(np.float64))
-        for name, source in ranks.items()
-    }
-
-
-def folds(users: IntArray, num_folds: int, seed: int) -> IntArray:
-    """(n_lists,) int64 from 0 to `num_folds` - 1: which part of the users, drawn at random, a list belongs to; none is
-    empty where there are as many users.
-    """
-    distinct, place = np.unique(users, return_inverse=True)
-    return np.asarray((np.random.default_rng([seed, 11]).permutation(len(distinct)) % num_folds)[place], np.int64)
-
-
 def halves(users: IntArray, seed: int) -> BoolArray:
     """(n_lists,) bool: the lists of one half of the users, drawn at random; of two or more users neither is empty."""
-    return np.asarray(folds(users, 2, seed) == 0)
+    distinct, place = np.unique(users, return_inverse=True)
+    return np.asarray((np.random.default_rng([seed, 11]).permutation(len(distinct)) % 2 == 0)[place])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from features.tables import FloatArray, IntArray
+from features.tables import IntArray
 from ranking.base import Ranker
-from ranking.by_score import ByScoreRanker
-from ranking.examples import RankingExamples, SplitExamples
-from ranking.lambdamart import LambdaMartRanker, LambdaMartSettings
-from recsys.comparison import Difference, folds, list_ndcg, source_orders
+from ranking.by_score import ByScoreRanker, source_ndcg
+from ranking.examples import SplitExamples
+from ranking.lambdamart import LambdaMartRanker
+from recsys.comparison import Difference, list_ndcg
 from recsys.gating import Gated, gated
 from recsys.metrics import Floats, mean
 from recsys.settings import Settings
@@ -22,8 +22,8 @@ from recsys.settings import Settings
 logger = logging.getLogger(__name__)
 RANKER = "ranker"
 """The ranker's name among those of the sources."""
-FOLDS = 5
-"""Parts of the users, each held out once where the comparison needs all of them; fewer where there are fewer users."""
+FUSED = "all sources"
+"""The name of the sources' joint order among their own."""
 MIN_FOUND = 10
 """Lists in which a source found a label, on either side of the split, that a ranker takes at least."""
 
@@ -39,8 +39,8 @@ class LearnedRanker:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """NDCG@10 of the ranker and of each source's order on the same lists; `lead`: the ranker's over `best`, the best
-    source.
+    """NDCG@10 of the ranker and of the sources' orders on the same lists; `lead`: the ranker's over `best`, the best of
+    those.
     """
 
     scores: dict[str, float]
@@ -55,20 +55,21 @@ class _Comparison:
         return cls(scores, best, Difference.of(each[RANKER], each[best], users))
 
     def __str__(self) -> str:
-        return f"the ranker {self.scores[RANKER]:.4f}, {self.best} alone {self.scores[self.best]:.4f} ({self.lead})"
+        return f"the ranker {self.scores[RANKER]:.4f}, {self.best} {self.scores[self.best]:.4f} ({self.lead})"
 
 
 def learned_ranker(
     examples: SplitExamples,
-    order: Sequence[str],
+    order: ByScoreRanker,
     settings: Settings,
     report: dict[str, Any],
     on_held_out: Callable[[float], None] | None = None,
     *,
     gate: bool = True,
 ) -> LearnedRanker:
-    """The forests, fitted on all users once they are known to beat the best source on held-out ones; else the order of
-    that source, then of the others in `order`. What was found goes into `report`; `on_held_out`: see `train`.
+    """The forests, fitted on all users unless they are behind the sources' own orders on held-out ones; else the order
+    of the sources, or `order` where there is nothing to learn from. What was found goes into `report`; `on_held_out`:
+    see `train`.
     """
     if min(len(examples.train), len(examples.held_out)) < MIN_FOUND:
         few = by_score(order, "the sources find too few of the labelled items", report)
@@ -78,35 +79,42 @@ def learned_ranker(
         found = Gated(examples)
     if found.rows:
         report["gating"] = {"dropped": found.names, "without": dict(found.rows)}
-    ranker = _judged(found, examples, order, settings, report, on_held_out)
+    ranker = _judged(found, examples, settings, report, on_held_out)
     if isinstance(ranker, ByScoreRanker):  # its order is made of all sources
         report.pop("gating", None)
         return LearnedRanker(ranker, frozenset(), examples)
     return LearnedRanker(ranker, found.sources, found.examples)
 
 
-def by_score(order: Sequence[str], reason: str, report: dict[str, Any]) -> ByScoreRanker:
-    """The sources' own order, and why, in the report and the log."""
+def by_score(order: ByScoreRanker, reason: str, report: dict[str, Any]) -> ByScoreRanker:
+    """`order`, the sources' own, and why, in the report and the log."""
     report["ranker_reason"] = reason
-    logger.info("ranker: by the sources' own order (%s), because %s", ", ".join(dict.fromkeys(order)), reason)
-    return ByScoreRanker(tuple(dict.fromkeys(order)))
+    shares = sorted(zip(order.weights, order.sources, strict=True), key=lambda pair: -pair[0])
+    named = ", ".join(f"{source} {weight:.2f}" for weight, source in shares)
+    logger.info("ranker: by the sources' own order (%s), because %s", named, reason)
+    return order
 
 
 def _judged(
     gate: Gated,
     examples: SplitExamples,
-    order: Sequence[str],
     settings: Settings,
     report: dict[str, Any],
     on_held_out: Callable[[float], None] | None,
 ) -> Ranker:
-    held_out = examples.held_out
+    held_out, forest = examples.held_out, settings.lambdamart
     if len(np.unique(held_out.users)) < 2:
-        return by_score(order, "the lists to judge by are all of one user", report)
-    forest, num_trees = settings.lambdamart, settings.lambdamart.trees_for(len(gate.examples.train))
+        reason = "the lists to judge by are all of one user"
+        return by_score(ByScoreRanker.fit(examples.everything), reason, report)
+    num_trees = forest.trees_for(len(gate.examples.train))
     one = forest.model_copy(update={"forests": 1})
     judged = LambdaMartRanker.fit(gate.examples.train, num_trees, one, settings.seed, settings.threads)
-    found = _Comparison.of(_orders(held_out, gate.scores(judged, held_out.features)), held_out.users)
+    scores = {
+        RANKER: gate.scores(judged, held_out.features),
+        FUSED: ByScoreRanker.fit(examples.train).score(held_out.features),
+    }
+    each = {name: list_ndcg(held_out, own) for name, own in scores.items()} | source_ndcg(held_out)
+    found = _Comparison.of(each, held_out.users)
     report[RANKER] = {
         "held_out_ndcg@10": found.scores, "lead": round(found.lead.mean, 5), "lead_error": round(found.lead.error, 5),
         "trees": num_trees, "train_lists": len(gate.examples.train), "held_out_lists": len(held_out),
@@ -115,36 +123,8 @@ def _judged(
         on_held_out(found.scores[RANKER])
     verdict = f"NDCG@10 on held-out users: {found}"
     logger.info(verdict)
-    if 0 < found.lead.mean < forest.margin * found.lead.error:
-        found = _cross_fitted(examples.everything, num_trees, one, settings)
-        report[RANKER] |= {
-            "cross_fitted_ndcg@10": found.scores, "cross_fitted_lead": round(found.lead.mean, 5),
-            "cross_fitted_lead_error": round(found.lead.error, 5),
-        }  # fmt: skip
-        verdict = f"NDCG@10 of all users, each held out once, as a fifth of them leaves it open: {found}"
-        logger.info(verdict)
-    if found.lead.mean < forest.margin * found.lead.error:
-        return by_score([found.best, *order], verdict, report)
+    if found.lead.mean < -forest.tolerance * found.lead.error:
+        return by_score(ByScoreRanker.fit(examples.everything), verdict, report)
     final = LambdaMartRanker.fit(gate.examples.everything, num_trees, forest, settings.seed, settings.threads)
     report[RANKER]["gains"] = dict(list(final.gains().items())[:30])
     return final
-
-
-def _orders(lists: RankingExamples, scores: FloatArray) -> dict[str, Floats]:
-    """NDCG@10 of each list, (n_lists,), by the ranker's `scores` (n_pairs,) and by each source's order."""
-    return {RANKER: list_ndcg(lists, scores)} | source_orders(lists)
-
-
-def _cross_fitted(
-    examples: RankingExamples, num_trees: int, forest: LambdaMartSettings, settings: Settings
-) -> _Comparison:
-    """Every list is judged once, by a forest fitted without its user, and with all there is: what was dropped was
-    chosen by these users. Five times the lists of the held-out users, though most with a sample of their candidates
-    (`examples.negatives_per_list`), which makes all figures higher; so it only settles what full lists leave open.
-    """
-    fold = folds(examples.users, min(FOLDS, len(np.unique(examples.users))), settings.seed)
-    scores = np.empty(len(examples.labels))
-    for out in range(fold.max() + 1):
-        ranker = LambdaMartRanker.fit(examples.select(fold != out), num_trees, forest, settings.seed, settings.threads)
-        scores[(fold == out)[examples.features.query_rows]] = ranker.score(examples.select(fold == out).features)
-    return _Comparison.of(_orders(examples, scores), examples.users)

@@ -266,7 +266,7 @@ class Recommender:
         if empty.any():
             pairs = empty[matrix.query_rows]
             chosen = matrix.select(pairs)
-            scores[pairs] = ByScoreRanker((self.model.fallback.name,)).score(chosen)
+            scores[pairs] = ByScoreRanker.of({self.model.fallback.name: 1.0}).score(chosen)
         return np.round(scores, SCORE_DIGITS)
 
     def _candidates(

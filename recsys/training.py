@@ -22,6 +22,7 @@ from features.next_items import next_item_pairs
 from features.settings import Settings as ComponentSettings
 from features.tables import Dataset, Events, IntArray
 from ranking.base import Ranker
+from ranking.by_score import ByScoreRanker
 from ranking.examples import SplitExamples
 from recsys.choosing import Choice, choose_settings, first_choice
 from recsys.examples import FittedWindow, fit_sources, held_out_users, window_examples
@@ -29,7 +30,6 @@ from recsys.feature_groups import ablated_examples, source_ablation
 from recsys.model import OTHER_KINDS, FittedModel, RepeatModel, StoredHistories
 from recsys.ranker_training import MIN_FOUND, LearnedRanker, by_score, learned_ranker
 from recsys.retrieval.base import CandidateSource, FitData
-from recsys.retrieval.buy_again import BUY_AGAIN
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.retrieval.repeat import RepeatSource
 from recsys.retrieval.wiring import SOURCES
@@ -151,15 +151,15 @@ def refit_ranker(
     """
     settings = trained.model.settings
     own = settings if seed is None else settings.model_copy(update={"seed": seed})
-    order = best_first(sources, trained.model.report)
+    order = sources_order(sources, trained.model.report)
     with limit_threads(settings.threads):
         return learned_ranker(examples, order, own, {}, gate=False).ranker
 
 
-def best_first(sources: Sequence[str], report: Mapping[str, Any]) -> list[str]:
-    """The names of the sources, the best one alone on the label window first; the order given breaks ties."""
+def sources_order(sources: Sequence[str], report: Mapping[str, Any]) -> ByScoreRanker:
+    """The joint order of the `sources` (by name), each as good as it was alone on the oldest label window."""
     alone = {name: found["window_ndcg@10"] or 0.0 for name, found in report.get("sources", {}).items()}
-    return sorted(sources, key=lambda name: -alone.get(name, 0.0))
+    return ByScoreRanker.of({name: alone.get(name, 0.0) for name in sources})
 
 
 def _train(run: _Run) -> TrainingArtifacts:
@@ -273,9 +273,9 @@ def _num_lists(windows: Sequence[LabelWindow]) -> int:
 def _fit_ranker(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> LearnedRanker | Ranker:
-    """LambdaMART on the windows' examples, or the best source's order where that can't be learned or is no better."""
+    """LambdaMART on the windows' examples, or the sources' own order where that can't be learned or is better."""
     settings = run.settings
-    order = best_first(list(chosen), run.report)
+    order = sources_order(list(chosen), run.report)
     if settings.ranker == "by_score":
         return by_score(order, "the settings say so", run.report)
     num_lists = _num_lists(windows)
@@ -318,8 +318,7 @@ def _fit_repeat_ranker(
     if min(len(examples.train), len(examples.held_out)) < MIN_FOUND:
         return None
     with run.stage("fit repeat ranker"):
-        left = [name for name in chosen if name not in dropped]
-        order = [RepeatSource.name, *(source.name for source in BUY_AGAIN), *left]
+        order = ByScoreRanker.fit(examples.everything)
         return learned_ranker(examples, order, settings, own.report, gate=False).ranker
 
 

@@ -42,7 +42,7 @@ def handmade_model(**changes: Any) -> FittedModel:
         "sources": (LinearSource(weights, None, 50), TextProfileSource(embeddings, None, 50), popularity),
         "fallback": popularity,
         "features": FeatureBuilder.fit(catalogue, events, data.weights, embeddings, FeatureSettings()),
-        "ranker": ByScoreRanker(("linear", "text_profile", "popularity")),
+        "ranker": ByScoreRanker.of({"linear": 1.0, "text_profile": 0.1, "popularity": 0.01}),
         "settings": Settings(),
         "trained_until": TRAINED_UNTIL,
         "kind_weights": {"view": 1.0, "*": 1.0},

@@ -33,7 +33,7 @@ def lists(num_lists: int, *, first_user: int, seed: int, trust: float = 1.0) -> 
             score[rows, top] = 2.0
         rank = np.argsort(np.argsort(-score, axis=1), axis=1).astype(np.float32)
         values[:, :, column] = score
-        values[:, :, column + 1] = np.where(rank < LENGTH // 2, rank, np.nan)
+        values[:, :, column + 1] = np.where(rank < LENGTH // 2, rank + 1, np.nan)
     values[:, :, 6] = rng.random((num_lists, LENGTH))
     values[:, :, 7] = rng.random((num_lists, 1))
     flat = values.reshape(-1, len(NAMES))

@@ -9,6 +9,7 @@ import pytest
 
 from features.builder import FeatureMatrix
 from features.seeds import member_seed
+from ranking.by_score import ByScoreRanker
 from ranking.lambdamart import LambdaMartRanker, LambdaMartSettings, joined
 from ranking_lists import lists
 
@@ -34,7 +35,7 @@ def test_three_forests_score_as_the_sum_of_each(three: LambdaMartRanker) -> None
 
 
 def test_one_model_joined_is_itself(three: LambdaMartRanker) -> None:
-    again = LambdaMartRanker(joined([three.model_text]), three.names)
+    again = LambdaMartRanker(joined([three.model_text]), three.names, three.start, three.start_scale)
     np.testing.assert_array_equal(again.score(EXAMPLES.features), three.score(EXAMPLES.features))
 
 
@@ -60,13 +61,34 @@ def test_trees_too_large_for_the_fast_way_are_scored_all_the_same(
     three: LambdaMartRanker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("ranking.forest.MAX_LEAVES", 4)
-    slow = LambdaMartRanker(three.model_text, three.names)
+    slow = LambdaMartRanker(three.model_text, three.names, three.start, three.start_scale)
     np.testing.assert_array_equal(slow.score(EXAMPLES.features), three.score(EXAMPLES.features))
     assert "leaves, more than 4" in caplog.text
 
 
-@pytest.mark.parametrize(("num_lists", "trees"), [(0, 30), (123, 30), (160, 40), (799, 199), (800, 200), (10**6, 200)])
+def test_boosting_starts_from_the_sources_joint_order_each_forest_anew() -> None:
+    own = SETTINGS.model_copy(update={"sources_first": 5.0})
+    ranker = LambdaMartRanker.fit(EXAMPLES, 6, own, 0, 1)
+    assert ranker.start == ByScoreRanker.fit(EXAMPLES)
+    assert ranker.start_scale == 15.0
+    trees = LambdaMartRanker(ranker.model_text, ranker.names, ranker.start, 0.0)
+    joint = ranker.start.score(EXAMPLES.features)
+    np.testing.assert_allclose(ranker.score(EXAMPLES.features), 15 * joint + trees.score(EXAMPLES.features))
+    from_nothing = LambdaMartRanker.fit(EXAMPLES, 6, SETTINGS.model_copy(update={"sources_first": 0.0}), 0, 1)
+    assert from_nothing.start_scale == 0
+    assert from_nothing.model_text != ranker.model_text, "the trees correct what is there already"
+
+
+def test_trees_that_learned_nothing_leave_the_sources_joint_order() -> None:
+    """Lists too few for a single split."""
+    few = EXAMPLES.lists(0, 3)
+    ranker = LambdaMartRanker.fit(few, 6, SETTINGS.model_copy(update={"min_examples_per_leaf": 10_000}), 0, 1)
+    joint = ByScoreRanker.fit(few).score(EXAMPLES.features)
+    np.testing.assert_allclose(ranker.score(EXAMPLES.features), ranker.start_scale * joint)
+
+
+@pytest.mark.parametrize(("num_lists", "trees"), [(0, 1), (123, 30), (160, 40), (799, 199), (800, 200), (10**6, 200)])
 def test_few_lists_carry_few_trees(num_lists: int, trees: int) -> None:
     assert LambdaMartSettings(min_lists_per_tree=4).trees_for(num_lists) == trees
     assert LambdaMartSettings(min_lists_per_tree=0).trees_for(num_lists) == 200
-    assert LambdaMartSettings(num_trees=7).trees_for(num_lists) == 7
+    assert LambdaMartSettings(num_trees=7).trees_for(num_lists) == min(7, trees)

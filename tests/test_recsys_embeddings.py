@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from handmade import NUM_ITEMS, handmade_model
+from ranking.by_score import ByScoreRanker
 from recsys.bundle import load_bundle, save_bundle
 from recsys.embeddings import with_embeddings
 from recsys.model import FittedModel
@@ -27,8 +28,7 @@ def paired() -> F32:
 
 def only_text(model: FittedModel) -> FittedModel:
     sources = tuple(source for source in model.sources if source.name == TextProfileSource.name)
-    ranker = dataclasses.replace(model.ranker, sources=(TextProfileSource.name,))  # type: ignore[type-var]
-    return dataclasses.replace(model, sources=sources, ranker=ranker)
+    return dataclasses.replace(model, sources=sources, ranker=ByScoreRanker.of({TextProfileSource.name: 1.0}))
 
 
 @pytest.mark.parametrize("loaded", [False, True])

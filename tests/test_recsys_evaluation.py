@@ -275,7 +275,9 @@ class TestStream:
     def test_what_has_happened_since_the_training_counts(self) -> None:
         """By popularity alone: the items of the held-out time come up as they are taken."""
         model = handmade_model()
-        popular = dataclasses.replace(model, sources=(model.fallback,), ranker=ByScoreRanker((model.fallback.name,)))
+        popular = dataclasses.replace(
+            model, sources=(model.fallback,), ranker=ByScoreRanker.of({model.fallback.name: 1.0})
+        )
         streaming = evaluate(world(), task="stream", model=popular)
         fixed = next(system for system in streaming.sources if system.name == FIXED)
         assert streaming.product.mean("mrr@10") > fixed.mean("mrr@10")

@@ -17,7 +17,7 @@ from recsys.settings import Settings, settings_from
 TREE: dict[str, Any] = {
     "threads": 1,
     "lambdamart": {"min_examples_per_leaf": 20, "num_leaves": 8},
-    "gating": {"trees": 15, "min_lists": 100},
+    "gating": {"trees": 40, "min_lists": 100},
 }
 SETTINGS = settings_from(TREE)
 

@@ -340,7 +340,9 @@ def test_repeats_know_a_new_item_by_its_category(tiny_dataset: Dataset) -> None:
     rates = np.where([c == ("Books",) for c in model.catalogue.frame["category"]], 0.3, 0.1)
     ones = np.ones((6, 9)), np.ones((3, 22))
     repeats = RepeatSource(Cycles(rates * 10, True), rates, *ones, 10.0)
-    model = dataclasses.replace(model, repeats=RepeatModel(repeats, ByScoreRanker(("repeat",))), report={"repeats": {}})
+    model = dataclasses.replace(
+        model, repeats=RepeatModel(repeats, ByScoreRanker.of({"repeat": 1.0})), report={"repeats": {}}
+    )
     changed = ItemEditor(model, FixedEncoder({"Books": np.eye(8, dtype=np.float32)[0]})).with_items(
         model, [ItemChange("new", {"category": "Books"})]
     )

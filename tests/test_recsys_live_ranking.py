@@ -467,7 +467,7 @@ class TestService:
 
     def test_what_others_take_moves_in_anothers_list(self, tiny_model: FittedModel, store: SqlEventStore) -> None:
         popular = dataclasses.replace(
-            tiny_model, sources=(tiny_model.fallback,), ranker=ByScoreRanker((tiny_model.fallback.name,))
+            tiny_model, sources=(tiny_model.fallback,), ranker=ByScoreRanker.of({tiny_model.fallback.name: 1.0})
         )
         recommender, follower = live(popular, store)
         before = recommender.recommend(ASKED)

@@ -312,7 +312,7 @@ class TestLiveRanking:
     @pytest.fixture
     def popular(self, model: FittedModel, tmp_path: Path) -> Path:
         source = model.fallback
-        made = dataclasses.replace(model, sources=(source,), ranker=ByScoreRanker((source.name,)))
+        made = dataclasses.replace(model, sources=(source,), ranker=ByScoreRanker.of({source.name: 1.0}))
         save_bundle(made, tmp_path / "popular")
         return tmp_path / "popular"
 

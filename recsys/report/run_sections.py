@@ -13,10 +13,6 @@ _TASKS = {
     "loo": "One list a user; right is the last new item by the user's own order. Training saw all but the last two.",
 }
 _VERDICTS = {"better": "is better than", "worse": "is worse than"}
-_JUDGED_ON = {
-    "held_out_ndcg@10": "On held-out users of the training part",
-    "cross_fitted_ndcg@10": "On all users of the training part, each held out once",
-}
 _WRITTEN_OUT = ("seconds", "encoder", "sources", "ranker", "ranker_reason", "gating")
 
 
@@ -96,11 +92,9 @@ def _training_tables(figures: Figures) -> Iterator[Table]:
         )
     if "ranker" in report:
         ranker = dict(report["ranker"])
-        for key, caption in _JUDGED_ON.items():
-            best_first = sorted(ranker.pop(key, {}).items(), key=lambda pair: -(pair[1] or 0.0))
-            if best_first:
-                ordered = tuple((name, number(value)) for name, value in best_first)
-                yield Table(caption, ("order by", "NDCG@10"), ordered)
+        best_first = sorted(ranker.pop("held_out_ndcg@10", {}).items(), key=lambda pair: -(pair[1] or 0.0))
+        ordered = tuple((name, number(value)) for name, value in best_first)
+        yield Table("On held-out users of the training part", ("order by", "NDCG@10"), ordered)
         yield fact_table("Ranker", {name: value for name, value in ranker.items() if name != "gains"})
     if "gating" in report:
         tried = tuple(
