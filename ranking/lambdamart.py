@@ -59,8 +59,8 @@ class LambdaMartSettings(Settings):
     share_held_out: float = Field(default=0.2, gt=0, lt=1)
     """Users (not lists) kept for the comparison with the sources."""
     tolerance: float = Field(default=1.0, ge=0)
-    """Standard errors by which the forest may be behind the best source, or the joint order of all, on the held-out
-    users; else the joint order is used.
+    """Standard errors by which the forest may be behind the sources' joint order on the held-out users; else that order
+    is used.
     """
     sources_first: float = Field(default=2.0, ge=0)
     """Boosting starts from the sources' joint order (`ByScoreRanker`, 1 for what is first in all of them) times this,
@@ -127,8 +127,8 @@ class LambdaMartRanker:
         if not len(features.values):
             return np.empty((0, len(self.names) + 1))
         shares = np.asarray(self._booster.predict(self._own(features), pred_contrib=True, num_threads=1), np.float64)
-        columns = [self.names.index(f"{source}:rank") for source in self.start.sources]
-        shares[:, columns] += self.start_scale * self.start.shares(features)
+        for source, share in zip(self.start.sources, self.start.shares(features), strict=True):
+            shares[:, self.names.index(f"{source}:rank")] += self.start_scale * share
         return shares
 
     def _own(self, features: FeatureMatrix) -> npt.NDArray[np.float32]:

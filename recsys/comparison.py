@@ -1,4 +1,4 @@
-"""Orders of the same candidate lists, compared list by list, and how sure a difference is."""
+"""Systems compared on the same lists, how sure a difference is, and the halves of users that tell it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.runs import rank_in_run
-from features.tables import BoolArray, FloatArray, IntArray
-from ranking.examples import RankingExamples
-from recsys.metrics import Floats, Hits, ndcg_at_k, recall_at_k
+from features.tables import BoolArray, IntArray
+from recsys.metrics import Floats
 
 
 @dataclass(frozen=True)
@@ -31,27 +29,6 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.mean:+.4f} ± {self.error:.4f}"
-
-
-def list_ndcg(examples: RankingExamples, scores: FloatArray, k: int = 10) -> Floats:
-    """NDCG@k of each list, (n_lists,), ordered by `scores` (n_pairs,); a pair whose score is NaN is not in the list."""
-    return ndcg_at_k(_hits(examples, scores, k), examples.num_labels, k)
-
-
-def list_recall(examples: RankingExamples, scores: FloatArray, k: int) -> Floats:
-    """Recall@k of each list, as in `list_ndcg`."""
-    return recall_at_k(_hits(examples, scores, k), examples.num_labels, k)
-
-
-def _hits(examples: RankingExamples, scores: FloatArray, k: int) -> Hits:
-    query_rows = examples.features.query_rows
-    order = np.lexsort((-scores, query_rows))
-    order = order[~np.isnan(scores[order])]
-    rank = rank_in_run(query_rows[order])
-    head = rank < k
-    hits = np.zeros((len(examples), k), bool)
-    hits[query_rows[order][head], rank[head]] = examples.labels[order][head] > 0
-    return hits
 
 
 def halves(users: IntArray, seed: int) -> BoolArray:

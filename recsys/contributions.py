@@ -28,7 +28,7 @@ def contributions(model: FittedModel, requests: Sequence[Request], lists: ListRo
     `lists` are the product's answers to `requests` (which share filters and `exclude_seen`), in rows of the model's
     catalogue. A group is what stands before
     the `:` of a feature's name: its values are added up before their magnitude is taken, so what cancels out within a
-    group does not count.
+    group does not count. Gains are of the trees; what boosting starts from counts in the values alone.
     """
     if not len(requests):
         return None

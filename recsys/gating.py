@@ -21,7 +21,8 @@ from features.tables import FloatArray, IntArray
 from ranking.base import Ranker
 from ranking.examples import RankingExamples, SplitExamples
 from ranking.lambdamart import LambdaMartRanker
-from recsys.comparison import Difference, halves, list_ndcg, list_recall
+from ranking.list_metrics import list_ndcg, list_recall
+from recsys.comparison import Difference, halves
 from recsys.feature_groups import Ablation, ablated, ablated_examples, ablations, reduced, still_offered
 from recsys.gating_settings import GatingSettings
 from recsys.metrics import Floats

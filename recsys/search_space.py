@@ -66,6 +66,7 @@ GROUPS: Mapping[str, Dimensions] = {
         "lambdamart.row_fraction": FloatDistribution(0.4, 1.0),
         "lambdamart.l2": FloatDistribution(0.1, 100.0, log=True),
         "lambdamart.truncation_level": IntDistribution(10, 50, log=True),
+        "lambdamart.sources_first": FloatDistribution(0.5, 8.0, log=True),
     },
 }
 """From the dearest change to the cheapest: another encoder needs new sources, other sources a new ranker."""

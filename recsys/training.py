@@ -28,7 +28,7 @@ from recsys.choosing import Choice, choose_settings, first_choice
 from recsys.examples import FittedWindow, fit_sources, held_out_users, window_examples
 from recsys.feature_groups import ablated_examples, source_ablation
 from recsys.model import OTHER_KINDS, FittedModel, RepeatModel, StoredHistories
-from recsys.ranker_training import MIN_FOUND, LearnedRanker, by_score, learned_ranker
+from recsys.ranker_training import LearnedRanker, by_score, enough, learned_ranker
 from recsys.retrieval.base import CandidateSource, FitData
 from recsys.retrieval.popularity import PopularitySettings, PopularitySource
 from recsys.retrieval.repeat import RepeatSource
@@ -151,9 +151,10 @@ def refit_ranker(
     """
     settings = trained.model.settings
     own = settings if seed is None else settings.model_copy(update={"seed": seed})
-    order = sources_order(sources, trained.model.report)
+    if not enough(examples):
+        return sources_order(sources, trained.model.report)
     with limit_threads(settings.threads):
-        return learned_ranker(examples, order, own, {}, gate=False).ranker
+        return learned_ranker(examples, own, {}, gate=False).ranker
 
 
 def sources_order(sources: Sequence[str], report: Mapping[str, Any]) -> ByScoreRanker:
@@ -273,7 +274,7 @@ def _num_lists(windows: Sequence[LabelWindow]) -> int:
 def _fit_ranker(
     run: _Run, windows: Sequence[LabelWindow], chosen: dict[str, ComponentSettings], embeddings: F32 | None
 ) -> LearnedRanker | Ranker:
-    """LambdaMART on the windows' examples, or the sources' own order where that can't be learned or is better."""
+    """LambdaMART on the windows' examples, or the sources' joint order where that can't be learned or is better."""
     settings = run.settings
     order = sources_order(list(chosen), run.report)
     if settings.ranker == "by_score":
@@ -284,8 +285,10 @@ def _fit_ranker(
         return by_score(order, few, run.report)
     with run.stage("make ranking examples"):
         examples = _examples(run, windows, chosen, embeddings)
+    if not enough(examples):
+        return by_score(order, "the sources find too few of the labelled items", run.report)
     with run.stage("fit ranker"):
-        learned = learned_ranker(examples, order, settings, run.report, run.on_held_out)
+        learned = learned_ranker(examples, settings, run.report, run.on_held_out)
     run.examples = learned.examples if run.keep_examples else None
     return learned
 
@@ -315,11 +318,10 @@ def _fit_repeat_ranker(
         examples = _examples(own, lists, chosen, embeddings)
         for name in sorted(dropped):
             examples = ablated_examples(examples, source_ablation(examples.everything.features.names, name))
-    if min(len(examples.train), len(examples.held_out)) < MIN_FOUND:
+    if not enough(examples):
         return None
     with run.stage("fit repeat ranker"):
-        order = ByScoreRanker.fit(examples.everything)
-        return learned_ranker(examples, order, settings, own.report, gate=False).ranker
+        return learned_ranker(examples, settings, own.report, gate=False).ranker
 
 
 def _with_repeats(run: _Run, windows: Sequence[LabelWindow]) -> list[LabelWindow]:

@@ -44,7 +44,7 @@ class ExampleSettings(Settings):
     are more.
     """
     min_lists: int = Field(default=50, ge=1)
-    """With fewer lists than this there is nothing to learn from, and the best source's order is used."""
+    """With fewer lists than this there is too little to learn from, and the sources' own order is used."""
 
     min_repeat_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the labelled moments that hold an item of the history from which on repeats are learned, by a ranker

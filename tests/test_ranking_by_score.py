@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from features.builder import FeatureMatrix
-from ranking.by_score import SMOOTHING, ByScoreRanker, source_ndcg
+from ranking.by_score import FLOOR, SMOOTHING, ByScoreRanker
 from ranking.examples import RankingExamples
+from ranking.list_metrics import list_ndcg, source_ndcg
 from ranking_lists import lists
-from recsys.comparison import list_ndcg
 
 NAN = np.nan
 NAMES = ("a:rank", "a:score", "b:rank")
@@ -27,7 +27,7 @@ def test_each_source_gives_its_weight_to_its_first_item_and_half_of_it_so_many_p
     ranker = ByScoreRanker(("a", "b"), (0.75, 0.25))
     expected = [0.75, 0.75 * 10 / 11 + 0.25, 0.125, 0.375]
     assert ranker.score(matrix([0, 0, 0, 0])) == pytest.approx(expected)
-    assert ranker.shares(matrix([0, 0, 0, 0])).sum(axis=1) == pytest.approx(expected)
+    assert sum(ranker.shares(matrix([0, 0, 0, 0]))) == pytest.approx(expected)
 
 
 def test_a_source_counts_by_the_square_of_its_quality_and_all_alike_where_nothing_is_known() -> None:
@@ -35,8 +35,52 @@ def test_a_source_counts_by_the_square_of_its_quality_and_all_alike_where_nothin
     assert found.sources == ("a", "b")
     assert found.weights == pytest.approx((0.8, 0.2))
     assert ByScoreRanker.of({"a": 0.0, "b": 0.0}) == ByScoreRanker(("a", "b"), (0.5, 0.5))
-    assert ByScoreRanker.of({"a": 0.2, "b": 0.0}).weights == (1.0, 0.0)
     assert ByScoreRanker.of({}) == ByScoreRanker((), ())
+
+
+def test_what_only_a_worthless_source_offers_keeps_its_order_when_scores_are_rounded() -> None:
+    """Scores have six digits in a list."""
+    ranker = ByScoreRanker.of({"a": 0.2, "b": 0.0})
+    assert ranker.weights[1] == pytest.approx(FLOOR / (1 + FLOOR))
+    ranks = np.column_stack([np.full(200, NAN), np.arange(1, 201)]).astype(np.float32)
+    scores = np.round(ranker.score(FeatureMatrix(("a:rank", "b:rank"), ranks, np.zeros(200, np.int64))), 6)
+    assert (np.diff(scores) < 0).all()
+
+
+def test_weights_are_as_sharp_as_orders_the_lists_best() -> None:
+    """Nine sources that are often wrong in the same way outvote the one that is nearly always right, unless the best
+    one counts alone; where two know different things, both count.
+    """
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 20, 300)
+    wrong = rng.integers(0, 20, 300)
+    good, bad = ranked(right, 0.9, rng), ranked(np.where(rng.random(300) < 0.45, right, wrong), 1.0, rng)
+    columns = {"good:rank": good} | {f"bad{k}:rank": bad for k in range(9)}
+    made = examples_of(columns, right)
+    assert ByScoreRanker.fit(made).weights[0] > 0.7
+    assert joint_ndcg(made) > max(values.mean() for values in source_ndcg(made).values()) - 0.02
+    half = rng.random(300) < 0.5
+    one, other = ranked(np.where(half, right, wrong), 1.0, rng), ranked(np.where(half, wrong, right), 1.0, rng)
+    assert ByScoreRanker.fit(examples_of({"one:rank": one, "other:rank": other}, right)).weights[0] < 0.7
+
+
+def ranked(first: np.ndarray, trust: float, rng: np.random.Generator) -> np.ndarray:
+    """Ranks (300, 20) of a source that puts `first` first in a share `trust` of the lists, the rest at random."""
+    scores = rng.random((300, 20))
+    scores[np.arange(300), np.where(rng.random(300) < trust, first, 0)] = 2.0
+    return np.argsort(np.argsort(-scores, axis=1), axis=1) + 1.0
+
+
+def examples_of(columns: dict[str, np.ndarray], right: np.ndarray) -> RankingExamples:
+    values = np.column_stack([column.reshape(-1) for column in columns.values()]).astype(np.float32)
+    rows = np.repeat(np.arange(300), 20)
+    labels = (np.arange(20) == right[:, None]).reshape(-1).astype(np.float32)
+    features = FeatureMatrix(tuple(columns), values, rows)
+    return RankingExamples(features, labels, np.full(300, 20), np.arange(300), np.ones(300, np.int64))
+
+
+def joint_ndcg(made: RankingExamples) -> float:
+    return float(list_ndcg(made, ByScoreRanker.fit(made).score(made.features)).mean())
 
 
 def test_one_source_alone_keeps_its_order_and_what_it_does_not_offer_stands_last() -> None:

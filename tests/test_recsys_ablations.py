@@ -105,7 +105,7 @@ def by_score(tiny_dataset: Dataset, tiny_tree: dict[str, Any]) -> Evaluation:
     return evaluate(tiny_dataset, settings, experiments=["ablations"])
 
 
-def test_without_a_learned_ranker_the_next_best_source_answers(by_score: Evaluation) -> None:
+def test_without_a_learned_ranker_the_other_sources_answer(by_score: Evaluation) -> None:
     """Transitions know the next book and come first; without them the lists are popularity's own."""
     rows = {row["name"]: row for row in by_score.ablations}
     assert list(rows) == ["without popularity", "without transitions"]

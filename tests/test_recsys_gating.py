@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ranking.examples import SplitExamples
+from ranking.list_metrics import list_recall
 from ranking_lists import lists, split_lists
-from recsys.comparison import list_recall
 from recsys.gating import Gated, gated
 from recsys.settings import Settings, settings_from
 

@@ -93,8 +93,9 @@ def _training_tables(figures: Figures) -> Iterator[Table]:
     if "ranker" in report:
         ranker = dict(report["ranker"])
         best_first = sorted(ranker.pop("held_out_ndcg@10", {}).items(), key=lambda pair: -(pair[1] or 0.0))
-        ordered = tuple((name, number(value)) for name, value in best_first)
-        yield Table("On held-out users of the training part", ("order by", "NDCG@10"), ordered)
+        if best_first:
+            ordered = tuple((name, number(value)) for name, value in best_first)
+            yield Table("On held-out users of the training part", ("order by", "NDCG@10"), ordered)
         yield fact_table("Ranker", {name: value for name, value in ranker.items() if name != "gains"})
     if "gating" in report:
         tried = tuple(
