@@ -25,7 +25,9 @@ SHARPNESS = (2.0, 4.0, 8.0)
 much; by the last, the best one decides alone where the others are far behind.
 """
 FLOOR = 0.01
-"""Of the best source's weight, what each has at least: the order of what only a weak one offers survives rounding."""
+"""Of the best source's weight, what each has at least: the order of the first hundred that a weak one alone offers
+survives rounding.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class ByScoreRanker:
                 ranks = features.column(column).astype(np.float64)
                 share = np.where(np.isnan(ranks), 0.0, weight * SMOOTHING / (SMOOTHING + ranks - 1))
             yield share
+
+    def named(self) -> dict[str, float]:
+        """The sources' weights by name, the largest first."""
+        return dict(sorted(zip(self.sources, self.weights, strict=True), key=lambda pair: -pair[1]))
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""

@@ -57,7 +57,7 @@ class LambdaMartSettings(Settings):
     forests: int = Field(default=3, ge=1, le=20)
     """Forests of different seeds whose scores are added up; a request pays for the trees of all."""
     share_held_out: float = Field(default=0.2, gt=0, lt=1)
-    """Users (not lists) kept for the comparison with the sources."""
+    """Users (not lists) kept for the comparison with the sources' joint order."""
     tolerance: float = Field(default=1.0, ge=0)
     """Standard errors by which the forest may be behind the sources' joint order on the held-out users; else that order
     is used.

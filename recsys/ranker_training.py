@@ -67,12 +67,15 @@ def enough(examples: SplitExamples) -> bool:
 
 def by_score(order: ByScoreRanker, reason: str, report: dict[str, Any]) -> ByScoreRanker:
     """`order`, the sources' own, and why, in the report and the log."""
-    weights = dict(sorted(zip(order.sources, order.weights, strict=True), key=lambda pair: -pair[1]))
     report["ranker_reason"] = reason
-    report["ranker_weights"] = {source: round(weight, 4) for source, weight in weights.items()}
-    named = ", ".join(f"{source} {weight:.2f}" for source, weight in weights.items())
+    report["ranker_weights"] = _rounded(order)
+    named = ", ".join(f"{source} {weight:.2f}" for source, weight in order.named().items())
     logger.info("ranker: by the sources' joint order (%s), because %s", named, reason)
     return order
+
+
+def _rounded(order: ByScoreRanker) -> dict[str, float]:
+    return {source: round(weight, 4) for source, weight in order.named().items()}
 
 
 def _judged(
@@ -107,5 +110,6 @@ def _judged(
     if lead.mean < -forest.tolerance * lead.error:
         return by_score(ByScoreRanker.fit(examples.everything), verdict, report)
     final = LambdaMartRanker.fit(gate.examples.everything, num_trees, forest, settings.seed, settings.threads)
+    report[RANKER]["starts_from"] = _rounded(final.start)
     report[RANKER]["gains"] = dict(list(final.gains().items())[:30])
     return final

@@ -158,7 +158,9 @@ def refit_ranker(
 
 
 def sources_order(sources: Sequence[str], report: Mapping[str, Any]) -> ByScoreRanker:
-    """The joint order of the `sources` (by name), each as good as it was alone on the oldest label window."""
+    """The joint order of the `sources` (by name), each as good as it was alone on the oldest label window; no lists say
+    how sharply.
+    """
     alone = {name: found["window_ndcg@10"] or 0.0 for name, found in report.get("sources", {}).items()}
     return ByScoreRanker.of({name: alone.get(name, 0.0) for name in sources})
 

@@ -275,7 +275,9 @@ class TestServe:
         self, option: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "broken.toml").write_text("[[", encoding="utf-8")
-        assert run("serve", "--bundle", bundle, option, tmp_path / "broken.toml") == 2
+        with listening("127.0.0.1") as soon_free:
+            port = soon_free.getsockname()[1]
+        assert run("serve", "--bundle", bundle, option, tmp_path / "broken.toml", "--port", port) == 2
         assert "broken.toml is not TOML" in capsys.readouterr().err
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])

@@ -1,4 +1,4 @@
-"""Learning the ranker: it must beat the best source on users who did not train it."""
+"""Learning the ranker: on users who did not train it, it must not be behind the sources' joint order."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def test_a_forest_that_joins_two_sources_beats_both_and_is_kept() -> None:
     assert learned.dropped == frozenset()
     assert report["ranker"]["lead"] > 2 * report["ranker"]["lead_error"]
     assert "ranker_reason" not in report
+    assert report["ranker"]["starts_from"]["truth"] == round(learned.ranker.start.named()["truth"], 4)
 
 
 def test_the_forest_that_is_judged_has_as_many_trees_as_each_of_those_shipped() -> None:
@@ -78,6 +79,7 @@ def test_a_forest_that_is_clearly_behind_on_the_held_out_users_is_not_used_nor_i
     report: dict[str, Any] = {}
     learned = learned_ranker(examples, settings(), report)
     assert learned.ranker == ByScoreRanker.fit(examples.everything)
+    assert report["ranker_weights"] == {name: round(own, 4) for name, own in learned.ranker.named().items()}
     assert learned.dropped == frozenset()
     assert report["ranker"]["held_out_ndcg@10"]["truth"] == 1.0
     assert "NDCG@10 on held-out users" in report["ranker_reason"]

@@ -14,6 +14,7 @@ import world
 from features.blended_encoder import BlendedEncoder
 from features.numpy_encoder import load_numpy_encoder
 from features.tables import Dataset, Events
+from ranking.by_score import ByScoreRanker
 from recsys.bundle import load_bundle, save_bundle
 from recsys.errors import SettingsError
 from recsys.live_items import ItemChange, ItemEditor
@@ -22,7 +23,7 @@ from recsys.recommender import Recommender
 from recsys.requests import Request
 from recsys.retrieval.wiring import SOURCES
 from recsys.settings import Settings, settings_from
-from recsys.training import train
+from recsys.training import sources_order, train, train_with_examples
 from recsys.windows import label_windows
 from tiny_bert import write_tiny_bert
 
@@ -213,6 +214,21 @@ def test_a_catalogue_of_one_item(tmp_path: Path, tiny_settings: Settings) -> Non
     model = train(load(tmp_path, rows, world.item_rows()[:1]), tiny_settings)
     assert lists(model, Request(user="nobody", n=10))[0][0][0] == "space-00"
     assert lists(model, Request(user=rows[0]["user_id"], n=10)) == [[]]
+
+
+def test_where_the_sources_find_too_few_of_the_labels_their_joint_order_answers(
+    tiny_dataset: Dataset, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.ranker_training.MIN_FOUND", 10**6)
+    trained = train_with_examples(tiny_dataset, tiny_settings)
+    report = trained.model.report
+    assert trained.examples is None
+    assert report["ranker_reason"] == "the sources find too few of the labelled items"
+    assert isinstance(trained.model.ranker, ByScoreRanker)
+    joint = sources_order(list(report["sources"]), report)
+    assert trained.model.ranker.named() == joint.named()
+    alone = {name: found["window_ndcg@10"] for name, found in report["sources"].items()}
+    assert next(iter(report["ranker_weights"])) == max(alone, key=lambda name: alone[name])
 
 
 def test_a_single_source_can_run_alone(tiny_dataset: Dataset, tiny_tree: dict[str, Any]) -> None:
