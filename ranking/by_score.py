@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from features.builder import FeatureMatrix
 from ranking.examples import RankingExamples
-from ranking.list_metrics import list_ndcg, source_ndcg
+from ranking.list_metrics import list_ndcg, ndcg_by_source
 
 F64 = npt.NDArray[np.float64]
 SMOOTHING = 10.0
@@ -50,7 +50,7 @@ class ByScoreRanker:
     @classmethod
     def fit(cls, lists: RankingExamples) -> Self:
         """Each source as good as the NDCG of its own order of `lists`, as sharply as orders them best."""
-        quality = {name: float(values.mean()) for name, values in source_ndcg(lists).items()}
+        quality = {name: float(values.mean()) for name, values in ndcg_by_source(lists).items()}
         orders = [cls.of(quality, sharpness) for sharpness in SHARPNESS]
         return max(orders, key=lambda order: float(list_ndcg(lists, order.score(lists.features)).mean()))
 

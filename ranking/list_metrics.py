@@ -25,7 +25,7 @@ def list_recall(lists: RankingExamples, scores: FloatArray, k: int) -> F64:
     return np.bincount(lists.features.query_rows[found], minlength=len(lists)) / np.minimum(lists.num_labels, k)
 
 
-def source_ndcg(lists: RankingExamples, k: int = HEAD) -> dict[str, F64]:
+def ndcg_by_source(lists: RankingExamples, k: int = HEAD) -> dict[str, F64]:
     """NDCG@k of each list, (n_lists,), by each source's own order. A source's ranks are those of all its candidates,
     also where only a part of them is among the `lists`.
     """

@@ -13,7 +13,7 @@ from ranking.base import Ranker
 from ranking.by_score import ByScoreRanker
 from ranking.examples import SplitExamples
 from ranking.lambdamart import LambdaMartRanker
-from ranking.list_metrics import list_ndcg, source_ndcg
+from ranking.list_metrics import list_ndcg, ndcg_by_source
 from recsys.comparison import Difference
 from recsys.gating import Gated, gated
 from recsys.metrics import mean
@@ -96,7 +96,7 @@ def _judged(
         RANKER: gate.scores(judged, held_out.features),
         FUSED: ByScoreRanker.fit(examples.train).score(held_out.features),
     }
-    each = {name: list_ndcg(held_out, own) for name, own in scores.items()} | source_ndcg(held_out)
+    each = {name: list_ndcg(held_out, own) for name, own in scores.items()} | ndcg_by_source(held_out)
     found = {name: round(mean(values), 5) for name, values in each.items()}
     lead = Difference.of(each[RANKER], each[FUSED], held_out.users)
     report[RANKER] = {
