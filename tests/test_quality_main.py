@@ -43,6 +43,7 @@ def place(tmp_path: Path) -> Path:
 
 def call(place: Path, *arguments: str) -> Result:
     options = ["--data", place / "sets", "--plan", place / "plan.toml", "--runs", place / "runs"]
+    options += ["--logs", place / "logs"]
     options += ["--document", place / "quality.md", *(part for s in SETTINGS for part in ("--set", s)), *arguments]
     return CliRunner().invoke(program.main, [str(option) for option in options])
 
@@ -61,6 +62,11 @@ def test_runs_once_and_writes_its_tables(place: Path, monkeypatch: pytest.Monkey
     assert [result["run"]["experiments"] for result in made] == [["ablations"], []]
     assert all(result["evaluation"]["task"]["kind"] == "static" for result in made)
     assert all(result["cost"]["seconds"] > 0 and result["cost"]["peak_mb"] > 50 for result in made)
+    whole = [json.loads(path.read_text()) for path in sorted((place / "logs").glob("*.json"))]
+    assert all("examples" in evaluation for evaluation in whole)
+    shown = {user["user"] for user in whole[0]["examples"]["best"]}
+    assert shown, "the whole evaluation names users"
+    assert all("examples" not in result["evaluation"] for result in made), "what is kept in git names none"
     monkeypatch.setattr(program, "execute", lambda *_: pytest.fail("nothing is left to run"))
     again = call(place, "--only", "books")
     assert again.exit_code == 0, again.output
@@ -87,9 +93,9 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(place: Path) -> None:
     assert done.exit_code == 1
     assert "Books, static seed 0: exit code 2; see" in done.output
     assert "failed: seed 0" in (place / "quality.md").read_text()
-    kept = [path.suffix for path in (place / "runs").iterdir()]
-    assert kept == [".log"], "a log that says why, and no figures"
-    assert "work on texts" in next((place / "runs").iterdir()).read_text()
+    assert not any((place / "runs").iterdir())
+    (log,) = (place / "logs").iterdir()
+    assert "work on texts" in log.read_text()
 
 
 def run(place: Path, **changes: object) -> Run:

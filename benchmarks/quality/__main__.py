@@ -17,6 +17,7 @@ from recsys.errors import ShelftalkError
 from recsys.files import replace_text
 
 ROOT = Path(__file__).resolve().parents[2]
+KEPT_RUNS = Path(__file__).with_name("runs")
 _folder = click.Path(file_okay=False, path_type=Path)
 _file = click.Path(dir_okay=False, path_type=Path)
 
@@ -28,7 +29,8 @@ _file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting for every run; repeatable.")
 @click.option("--tables", "only_tables", is_flag=True, help="Run nothing: write the newest figures, of any version.")
 @click.option("--plan", "plan_file", type=_file, default=Path(__file__).with_name("sets.toml"), show_default=True)
-@click.option("--runs", type=_folder, default=ROOT / "var" / "quality", help="Where figures are kept. [var/quality]")
+@click.option("--runs", type=_folder, default=KEPT_RUNS, help="Where figures are kept. [benchmarks/quality/runs]")
+@click.option("--logs", type=_folder, default=ROOT / "var" / "quality", help="Logs, whole evaluations. [var/quality]")
 @click.option("--document", type=_file, default=ROOT / "docs" / "quality.md", help="Where tables go. [docs/quality.md]")
 def main(
     roots: Sequence[Path],
@@ -38,6 +40,7 @@ def main(
     only_tables: bool,
     plan_file: Path,
     runs: Path,
+    logs: Path,
     document: Path,
 ) -> None:
     """Run every data set that is here with several seeds, what has finished before excepted, and write the tables."""
@@ -49,7 +52,7 @@ def main(
                 f"--only {unknown[0]}: no such data set; here are {', '.join(sorted(data))}"
             )
         plan = Plan(with_found(plan.tasks, data), seeds or plan.seeds, plan.experiments)
-        lines = [_line(task, plan, data, only, settings, runs, only_tables=only_tables) for task in plan.tasks]
+        lines = [_line(task, plan, data, only, settings, (runs, logs), only_tables=only_tables) for task in plan.tasks]
         replace_text(document, with_regions(document.read_text(encoding="utf-8"), regions(lines)))
     except (ShelftalkError, ValueError, OSError) as error:
         click.echo(f"quality: error: {error}", err=True)
@@ -64,13 +67,13 @@ def _line(
     data: dict[str, Path],
     only: Sequence[str],
     settings: Sequence[str],
-    folder: Path,
+    folders: tuple[Path, Path],
     *,
     only_tables: bool,
 ) -> Line:
-    """A task's figures: run now, kept from before, or the reason why there are none."""
+    """A task's figures: run now, kept from before, or the reason why there are none. `folders`: of figures, of logs."""
     if only_tables or task.folder not in data or (only and task.folder not in only):
-        kept = {seed: result for seed in plan.seeds if (result := newest(task, seed, folder)) is not None}
+        kept = {seed: result for seed in plan.seeds if (result := newest(task, seed, folders[0])) is not None}
         absent = "" if task.folder in data else f"absent: no folder {task.folder} here"
         click.echo(f"{_name(task)}: {absent or 'not asked for'}, {len(kept)} of {len(plan.seeds)} seeds kept")
         return Line(task, kept, absent)
@@ -81,19 +84,19 @@ def _line(
         source = data[task.folder]
         run = Run(task, source, seed, tuple(settings), experiments, data_digest(source), code_digest(ROOT))
         try:
-            results[seed] = _result(run, folder)
+            results[seed] = _result(run, *folders)
         except RunFailedError as error:
             click.echo(f"{_name(task)} seed {seed}: {error}", err=True)
             problems.append(str(seed))
     return Line(task, results, f"failed: seed {', '.join(problems)}" if problems else "")
 
 
-def _result(run: Run, folder: Path) -> Result:
+def _result(run: Run, folder: Path, logs: Path) -> Result:
     result = finished(run, folder)
     kept = "" if result is None else ", kept"
     if result is None:
         click.echo(f"{_name(run.task)} seed {run.seed}: running ...")
-        result = execute(run, folder)
+        result = execute(run, folder, logs)
     ndcg = result["evaluation"]["systems"][0][NDCG]
     click.echo(f"{_name(run.task)} seed {run.seed}: {NDCG} {ndcg:.4f}, {result['cost']['seconds']:.0f} s{kept}")
     return result

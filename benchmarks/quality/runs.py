@@ -1,4 +1,8 @@
-"""One run is one `recsys evaluate` in a process of its own; its figures are a file, so that it is never run again."""
+"""One run is one `recsys evaluate` in a process of its own; its figures are a file, so that it is never run again.
+
+What the tables need is small and lies in git, so that anybody can write them anew. The whole evaluation, which has
+titles and ids of data that may not be shipped, lies beside its log and stays on the machine.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +25,11 @@ from recsys.settings import flat_settings, load_settings
 
 PACKAGES = ("recsys", "ranking", "features")
 Result = dict[str, Any]
-"""A finished run: `run` says which, `cost` what it took, `evaluation` is the JSON of `recsys evaluate`."""
+"""A finished run: `run` says which, `cost` what it took, `evaluation` is `KEPT` of the JSON of `recsys evaluate`."""
+KEPT = (
+    "product_version", "task", "systems", "against_best_source", "against_buy_again", "seconds", "seed", "training",
+    "ablations", "robustness", "learning_curve",
+)  # fmt: skip
 
 
 class RunFailedError(Exception):
@@ -89,24 +96,23 @@ def newest(task: QualityTask, seed: int, folder: Path) -> Result | None:
     return max(same, key=lambda result: str(result["finished_at"]), default=None)
 
 
-def execute(run: Run, folder: Path) -> Result:
-    """Run it now and keep the figures; RunFailedError where it ends with another code than 0. What it says goes into a
-    log beside the figures.
+def execute(run: Run, folder: Path, logs: Path) -> Result:
+    """Run it now and keep the figures in `folder`; RunFailedError where it ends with another code than 0. What it says
+    goes into `logs`, and the whole evaluation with it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / run.file_name
-    log = path.with_suffix(".log")
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = Path(scratch) / "figures.json"
-        started = time.perf_counter()
-        code, peak = _wait_for(run.command(figures), log)
-        if code:
-            raise RunFailedError(f"exit code {code}; see {log}")
-        evaluation = json.loads(figures.read_text(encoding="utf-8"))
+    for each in (folder, logs):
+        each.mkdir(parents=True, exist_ok=True)
+    whole = logs / run.file_name
+    log = whole.with_suffix(".log")
+    started = time.perf_counter()
+    code, peak = _wait_for(run.command(whole), log)
+    if code:
+        raise RunFailedError(f"exit code {code}; see {log}")
     cost = {"seconds": round(time.perf_counter() - started, 1), "peak_mb": peak}
     result = {"run": run.facts, "finished_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "cost": cost}
-    result["evaluation"] = evaluation
-    replace_text(path, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    evaluation = json.loads(whole.read_text(encoding="utf-8"))
+    result["evaluation"] = {key: evaluation[key] for key in KEPT}
+    replace_text(folder / run.file_name, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     return result
 
 
