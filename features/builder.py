@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from features.dismissed import dismissed_columns
 from features.histories import Histories
 from features.item import ItemFeatures
 from features.pair import PairFeatures, PairSettings
@@ -65,8 +66,8 @@ class FeatureBuilder:
         settings: FeatureSettings,
         tuned_size: int = 0,
     ) -> Self:
-        """`events` are all that may be known; `embeddings` (n_items, embedding_size) on the item grid or None, the
-        first `tuned_size` columns of a fine-tuned encoder beside the pretrained one's.
+        """`events` are all that may be known, `weights` below 0 are dismissals; `embeddings` (n_items, embedding_size)
+        on the item grid or None, the first `tuned_size` columns of a fine-tuned encoder beside the pretrained one's.
         """
         items = ItemFeatures.fit(catalogue, events, weights, settings.recent_shares)
         return cls(items, PairFeatures.fit(catalogue, embeddings, settings.pair, tuned_size))
@@ -80,7 +81,8 @@ class FeatureBuilder:
         return dataclasses.replace(self, items=items)
 
     def build(self, histories: Histories, pairs: Pairs, source_columns: Mapping[str, FloatArray]) -> FeatureMatrix:
-        """Features of the pairs (sorted by history): the sources' columns first, then item, user and pair groups.
+        """Features of the pairs (sorted by history): the sources' columns first, then item, user and pair groups, then
+        those of dismissals.
         ValueError where the histories are of another catalogue: compiled loops would read beyond its end.
         """
         if histories.num_items != len(self.items.popularity):
@@ -89,6 +91,7 @@ class FeatureBuilder:
         columns |= self.items.columns(pairs.item_rows, histories.as_of[pairs.query_rows])
         columns |= {name: values[pairs.query_rows] for name, values in user_columns(histories, self.items).items()}
         columns |= self.pairs.columns(histories, self.items, pairs)
+        columns |= dismissed_columns(histories, self.items, self.pairs, pairs)
         values = np.empty((len(pairs), len(columns)), np.float32)
         for k, column in enumerate(columns.values()):
             values[:, k] = column

@@ -9,14 +9,14 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from features.builder import FeatureBuilder, FeatureMatrix
+from features.categories import first_categories
 from features.histories import Histories
 from features.item import DAY, Columns, ItemFeatures
 from features.row_changes import RowChanges
 from features.runs import Pairs
-from features.tables import CATEGORY, Catalogue, FloatArray
+from features.tables import Catalogue, FloatArray
 from features.touches import Floats, Ints, Standing, Touches, standing_now
 
 GAPS_OF_ITEM = 5.0
@@ -93,12 +93,6 @@ class RepeatFeatures:
     def build(self, histories: Histories, pairs: Pairs, source_columns: Mapping[str, FloatArray]) -> FeatureMatrix:
         """See `FeatureBuilder.build`."""
         return self.base.build(histories, pairs, dict(source_columns) | self.cycles.columns(histories, pairs))
-
-
-def first_categories(catalogue: Catalogue) -> Ints:
-    """A code for each item's first category, (n_items,); items without one share a code."""
-    first = [values[0] if values else "" for values in catalogue.frame[CATEGORY]]
-    return np.asarray(pd.factorize(np.array(first, dtype=object))[0], np.int64)
 
 
 def shrunk_means(sums: npt.NDArray[Any], counts: npt.NDArray[Any], groups: Ints, prior: float) -> Floats:

@@ -30,7 +30,8 @@ class LastTouches:
     """One row per (history, distinct item): flat arrays, grouped by history, oldest last touch first.
 
     `moments_ago` counts the user's moments with a liked event after the item's last touch (0 = the newest such moment);
-    items of one basket share it, because a basket has no order. `counts` is how often the item was touched.
+    items of one basket share it, because a basket has no order. `counts` is how often the item was touched, `weights`
+    the largest weight of these touches and `last_weights` that of the last one.
     """
 
     indptr: npt.NDArray[np.int64]
@@ -38,6 +39,7 @@ class LastTouches:
     moments_ago: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
+    last_weights: npt.NDArray[np.float32]
     times: npt.NDArray[np.float64]
 
     @cached_property
@@ -76,8 +78,8 @@ class Histories:
 
     `indptr` (n + 1,) int64; `item_rows` int64; `times` float64, unix seconds (NaN: unknown); `moments` int64, the
     position of the event's moment in its history, events of one moment being a basket; `weights` float32, the event
-    type's weight (0: no sign of interest); `as_of` (n,) float64, the time the list is for (NaN: no clock). Built by
-    `build`.
+    type's weight (0: no sign of interest; below 0: not wanted); `as_of` (n,) float64, the time the list is for (NaN: no
+    clock). Built by `build`.
     """
 
     indptr: npt.NDArray[np.int64]
@@ -129,7 +131,9 @@ class Histories:
         indptr, places, ago, counts, strongest = _last_touches(
             fixed(self.indptr), fixed(self.item_rows), fixed(self.moments), fixed(self.weights)
         )
-        return LastTouches(indptr, self.item_rows[places], ago, counts, strongest, self.times[places])
+        return LastTouches(
+            indptr, self.item_rows[places], ago, counts, strongest, self.weights[places], self.times[places]
+        )
 
     @cached_property
     def seen(self) -> ItemSets:
@@ -137,6 +141,20 @@ class Histories:
         touches = self.last_touches
         order = np.lexsort((touches.item_rows, touches.query_rows))
         return ItemSets(touches.indptr, touches.item_rows[order])
+
+    @cached_property
+    def dismissed(self) -> HistoryWeights:
+        """The items that each history's user does not want, by the last touch; each weighs 1, the oldest is first."""
+        touches = self.last_touches
+        places = np.flatnonzero(touches.last_weights < 0)
+        indptr = ends(np.bincount(touches.query_rows[places], minlength=len(self)))
+        return HistoryWeights(np.ones(len(places), np.float32), touches.item_rows[places], indptr, places)
+
+    @cached_property
+    def dismissed_items(self) -> ItemSets:
+        """The same as sets."""
+        found = self.dismissed
+        return ItemSets.of([found.indices[found.span(row)] for row in range(len(self))])
 
     def weighted(self, half_life: float | None, limit: int | None = None) -> HistoryWeights:
         """Each liked item's event weight, halved every `half_life` moments (None: no decay; 0: the newest moment

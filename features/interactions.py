@@ -13,12 +13,15 @@ from features.tables import Dataset, Events, FloatArray
 
 
 class EventSettings(Settings):
-    """What events mean. Types that are not listed weigh 1; a weight of 0 or less is no sign of interest."""
+    """What events mean. Types that are not listed weigh 1; a weight of 0 is no sign of interest, one below 0 says that
+    the item is not wanted: it comes up in no list until the user takes it after all, and the ranker learns what else
+    is not.
+    """
 
     weights: Mapping[str, float] = {
         "view": 1.0, "click": 1.0, "play": 1.0, "played": 1.0, "review": 1.0, "rating": 1.0,
         "cart": 2.0, "purchase": 3.0,
-        "cancel": 0.0, "dismiss": 0.0, "impression": 0.0,
+        "cancel": 0.0, "impression": 0.0, "dismiss": -1.0,
     }  # fmt: skip
     ignored: tuple[str, ...] = ("impression",)
     """Types that are nothing a user did: they neither count nor make an item seen."""
@@ -33,13 +36,18 @@ def acted_on(dataset: Dataset, settings: EventSettings) -> Dataset:
     return dataset.with_events(events.select(~np.isin(events.kinds, ignored))) if ignored else dataset
 
 
-def event_weights(events: Events, settings: EventSettings) -> FloatArray:
+def signed_weights(events: Events, settings: EventSettings) -> FloatArray:
     """Each event's weight, (n_events,) float32, divided by the largest weight that occurs so that single-type data
-    weighs 1.
+    weighs 1; below 0 for what is not wanted, of which the sign alone counts.
     """
-    by_kind = np.array([max(0.0, settings.weights.get(name, 1.0)) for name in events.kind_names], np.float32)
+    by_kind = np.array([settings.weights.get(name, 1.0) for name in events.kind_names], np.float32)
     top = by_kind.max(initial=0.0)
     return np.asarray(by_kind[events.kinds] / (top or 1.0), np.float32)
+
+
+def event_weights(events: Events, settings: EventSettings) -> FloatArray:
+    """`signed_weights`, 0 for what is not wanted: the interest that each event shows, (n_events,) float32."""
+    return np.asarray(np.maximum(signed_weights(events, settings), 0.0), np.float32)
 
 
 def interaction_matrix(events: Events, weights: FloatArray, num_users: int, num_items: int) -> sp.csr_matrix:

@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from features.categories import first_categories, price_steps
 from features.compiled import compiled, fixed
 from features.decay import continued, half_life, time_decay
 from features.row_changes import RowChanges
 from features.tables import PRICE, PUBLISHED_AT, BoolArray, Catalogue, Events, FloatArray, IntArray
 
 DAY = 86_400.0
+_USUAL_DISMISSALS = 5.0
+"""Events that the share of all counts against an item's own."""
 Numbers = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]
 Columns = dict[str, Numbers]
@@ -32,10 +35,13 @@ class ItemFeatures:
     `repeat_share` float32: of the item's buyers, the share that took it in a second moment. `numbers` (n_items,
     num_numbers) float32: price and the numeric attributes, NaN for unknown, named by `number_names`;
     `usual_numbers` (num_numbers,) float32: their means over what is taken lately. `half_lives` (num_half_lives,) are
-    in seconds; empty without a clock.
+    in seconds; empty without a clock. `dismissed_share` (n_items,) float32: of those who took or dismissed the item,
+    the share that dismissed it, drawn to that of all; empty where nothing was dismissed. `price_step` (n_items,)
+    float32: see `price_steps`.
 
-    Of an untouched item only the price is told. The catalogue also holds what came after the events, and a ranker
-    would learn from a year or a serial number that such an item is never right, which in service it is.
+    Of an untouched item only the price is told, and its age, which at a list's own moment says no more than it does in
+    service. The catalogue also holds what came after the events, and a ranker would learn from a year or a serial
+    number that such an item is never right, which in service it is.
     """
 
     popularity: npt.NDArray[np.float32]
@@ -47,11 +53,14 @@ class ItemFeatures:
     number_names: tuple[str, ...]
     usual_numbers: npt.NDArray[np.float32]
     half_lives: tuple[float, ...] = field(default_factory=tuple)
+    dismissed_share: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    price_step: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     @classmethod
     def fit(cls, catalogue: Catalogue, events: Events, weights: FloatArray, recent_shares: tuple[float, ...]) -> Self:
-        """Count `events` (only those that may be known), each with its weight."""
+        """Count `events` (only those that may be known), each with its weight; below 0 it is a dismissal."""
         n = len(catalogue)
+        dismissed = _dismissed_share(events.item_rows, weights, n)
         liked = np.asarray(weights > 0)
         events, weights = events.select(liked), weights[liked]
         spans = [half_life(events, share) for share in recent_shares]
@@ -65,7 +74,10 @@ class ItemFeatures:
         numbers[np.ix_(popularity[:, -1] == 0, [name != PRICE for name in names])] = np.nan
         usual = _usual(numbers[events.item_rows], counted[0])
         half_lives = tuple(span for span in spans if span is not None)
-        return cls(popularity, first, last, published, _repeat_share(events, n), numbers, names, usual, half_lives)
+        return cls(
+            popularity, first, last, published, _repeat_share(events, n), numbers, names, usual, half_lives, dismissed,
+            price_steps(numbers[:, names.index(PRICE)], first_categories(catalogue)),
+        )  # fmt: skip
 
     def with_rows(self, changes: RowChanges) -> Self:
         """See `features.row_changes`: nobody has taken what is new; prices, dates and other numbers follow."""
@@ -81,7 +93,22 @@ class ItemFeatures:
             published_at=changes.written(self.published_at, published),
             repeat_share=changes.lengthened(self.repeat_share, 0.0),
             numbers=changes.written(self.numbers, numbers),
+            dismissed_share=self._lengthened_dismissals(changes.num_new),
+            price_step=self._changed_steps(changes),
         )
+
+    def _lengthened_dismissals(self, num_new: int) -> Numbers:
+        """Nobody has dismissed what is new, so it counts as the item in the middle does."""
+        known = self.dismissed_share
+        return np.append(known, np.full(num_new, np.median(known), np.float32)) if len(known) else known
+
+    def _changed_steps(self, changes: RowChanges) -> Numbers:
+        """As all prices are now; where no two ladders are left, nothing is known."""
+        if not len(self.price_step):
+            return self.price_step
+        prices = self.numbers[:, self.number_names.index(PRICE)]
+        now = price_steps(changes.written(prices, changes.frame[PRICE].to_numpy(np.float32)), changes.categories)
+        return now if len(now) else np.full(changes.num_items, np.nan, np.float32)
 
     def after(self, later: Mapping[float, FloatArray], first: FloatArray, last: FloatArray) -> Self:
         """The same when it has gone on. `later[half_life]` (n_items,) are the weights of the events that came since,
@@ -153,6 +180,16 @@ def _columns(
         out[spans + 3, pair] = repeat_share[item]
         out[spans + 4 :, pair] = numbers[item] - usual_numbers
     return out
+
+
+def _dismissed_share(item_rows: IntArray, weights: FloatArray, num_items: int) -> Numbers:
+    """(num_items,), or empty where no weight is below 0."""
+    if not (weights < 0).any():
+        return np.empty(0, np.float32)
+    dismissed, taken = (np.bincount(item_rows[chosen], minlength=num_items) for chosen in (weights < 0, weights > 0))
+    usual = dismissed.sum() / (dismissed.sum() + taken.sum())
+    shares = (dismissed + _USUAL_DISMISSALS * usual) / (dismissed + taken + _USUAL_DISMISSALS)
+    return np.asarray(shares, np.float32)
 
 
 def _usual(numbers: npt.NDArray[np.float32], weights: FloatArray) -> npt.NDArray[np.float32]:

@@ -16,13 +16,13 @@ import scipy.sparse as sp
 from features.attributes import own_values
 from features.compiled import compiled, fixed
 from features.grid import on_grid
-from features.histories import Histories
+from features.histories import Histories, HistoryWeights
 from features.item import Columns, ItemFeatures
 from features.row_changes import RowChanges
 from features.runs import Pairs
 from features.settings import Settings
 from features.tables import BRAND, CATEGORY, PRICE, BoolArray, Catalogue, IntArray
-from features.user import mean_numbers
+from features.user import mean_numbers, mean_of_liked
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float32]
@@ -85,6 +85,7 @@ class PairFeatures:
         out = self._text(histories, pairs)
         out |= self._affinities(histories, pairs)
         out |= _number_distances(histories, items, pairs)
+        out |= _price_distance(histories, items, pairs)
         return out
 
     def _text(self, histories: Histories, pairs: Pairs) -> Columns:
@@ -122,17 +123,23 @@ class PairFeatures:
         alone.
         """
         out: Columns = {}
+        for view, half_life in (("", self.affinity_half_life), (":last", 0.0)):
+            shares = self.shares(histories.weighted(half_life, self.history_limit), pairs)
+            out |= {f"pair:share:{name}{view}": row for name, row in shares.items()}
+        return out
+
+    def shares(self, weights: HistoryWeights, pairs: Pairs) -> Columns:
+        """For each of `attribute_names`, the share of the history's weight on items that have the candidate's values,
+        (n_pairs,).
+        """
         if not self.attribute_names:
-            return out
+            return {}
         own = self.attribute_values
         matrix = fixed(own.indptr), fixed(own.indices), fixed(own.data), fixed(self.value_attribute)
+        history = fixed(weights.indptr), fixed(weights.indices), fixed(weights.data)
         wanted = fixed(pairs.query_rows), fixed(pairs.item_rows)
-        for view, half_life in (("", self.affinity_half_life), (":last", 0.0)):
-            weights = histories.weighted(half_life, self.history_limit)
-            history = fixed(weights.indptr), fixed(weights.indices), fixed(weights.data)
-            shares = _shares(*matrix, len(self.attribute_names), *history, *wanted)
-            out |= {f"pair:share:{name}{view}": row for name, row in zip(self.attribute_names, shares, strict=True)}
-        return out
+        found = _shares(*matrix, len(self.attribute_names), *history, *wanted)
+        return dict(zip(self.attribute_names, found, strict=True))
 
 
 @compiled
@@ -232,6 +239,16 @@ def _number_distances(histories: Histories, items: ItemFeatures, pairs: Pairs) -
     is_price = np.array([name == PRICE for name in items.number_names], bool)
     distances = _distances(fixed(mean_numbers(histories, items)), fixed(items.numbers), fixed(is_price), *wanted)
     return {f"pair:distance:{name}": row for name, row in zip(items.number_names, distances, strict=True)}
+
+
+def _price_distance(histories: Histories, items: ItemFeatures, pairs: Pairs) -> Columns:
+    """How many steps up the price ladder of its category the item is from where the user mostly buys in theirs, in
+    shares of the ladder: who takes the cheapest lamp may well take the cheapest sofa.
+    """
+    if not len(items.price_step):
+        return {}
+    usual = mean_of_liked(histories, items.price_step[:, None])[:, 0]
+    return {"pair:price_step": items.price_step[pairs.item_rows] - usual[pairs.query_rows]}
 
 
 @compiled

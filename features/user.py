@@ -47,9 +47,14 @@ def user_columns(histories: Histories, items: ItemFeatures) -> Columns:
 
 def mean_numbers(histories: Histories, items: ItemFeatures) -> _Numbers:
     """(n, num_numbers): the mean of each number (price, ...) over the history's liked items; NaN where unknown."""
+    return mean_of_liked(histories, items.numbers)
+
+
+def mean_of_liked(histories: Histories, numbers: _Numbers) -> _Numbers:
+    """(n, num_numbers): the means of `numbers` (n_items, num_numbers) over the history's liked items that have any."""
     touches = histories.last_touches
     own = fixed(touches.indptr), fixed(touches.item_rows), fixed(touches.weights)
-    return _means(*own, fixed(items.numbers))
+    return _means(*own, fixed(numbers))
 
 
 @compiled

@@ -18,10 +18,13 @@ from recsys.requests import HistoryEvent, Request
 
 @dataclass(frozen=True)
 class AskedHistory:
-    """One request's history in rows: its newest events, all items seen, and the time the list is for."""
+    """One request's history in rows: its newest events, all items seen, those of them that the user does not want, and
+    the time the list is for.
+    """
 
     events: Triple
     seen: npt.NDArray[np.int64]
+    dismissed: npt.NDArray[np.int64]
     as_of: float
     unknown: int
     known_user: bool
@@ -53,7 +56,7 @@ class AskedHistories:
         limit = self._model.settings.events.history_limit
         newest = (events[0][-limit:], events[1][-limit:], events[2][-limit:])
         moment = as_of if self._has_clock else np.nan
-        return AskedHistory(newest, events[0], moment, unknown, known.known_user, known.degraded)
+        return AskedHistory(newest, events[0], _dismissed(events), moment, unknown, known.known_user, known.degraded)
 
     def built(self, histories: Sequence[AskedHistory]) -> Histories:
         """What the model gets to see of them."""
@@ -95,3 +98,12 @@ class AskedHistories:
         added = (known, orders, np.ones(len(known), np.float32))
         joined = tuple(np.concatenate([old, new]) for old, new in zip(events, added, strict=True))
         return (joined[0], joined[1], joined[2]), int(len(recent) - len(known))
+
+
+def _dismissed(events: Triple) -> npt.NDArray[np.int64]:
+    """The items whose last event says that they are not wanted, ascending."""
+    rows, _, weights = events
+    if not (weights < 0).any():
+        return rows[:0]
+    items, place = np.unique(rows[::-1], return_index=True)
+    return np.asarray(items[weights[::-1][place] < 0], np.int64)

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from features.builder import FeatureBuilder, FeatureMatrix
 from features.cycles import RepeatFeatures
 from features.errors import SettingsError
-from features.item_sets import ItemSets
 from features.runs import rank_in_run
 from features.settings import Settings as ComponentSettings
 from features.tables import IntArray
@@ -115,7 +114,7 @@ def window_examples(
     for start in range(0, len(window), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(window)))
         histories = window.histories.at_rows(rows)
-        blocked = ItemSets.empty(len(histories)) if window.repeats else histories.seen
+        blocked = histories.dismissed_items if window.repeats else histories.seen
         found, matrix = candidates_with_features(sources, features, histories, settings.retrieval.per_source, blocked)
         lists = found.pairs.query_rows
         labels = window.labels(rows[lists], found.pairs.item_rows)

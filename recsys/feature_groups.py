@@ -16,7 +16,10 @@ from recsys.scoring import agreement
 
 _RANK = ":rank"
 AGREEMENT, VIEWS, PAIRS = "source agreement", "source views", "affinities and price"
-_GROUPS = {"sources": AGREEMENT, "item": "item popularity and time", "user": "user", "text": "text matches"}
+_GROUPS = {
+    "sources": AGREEMENT, "item": "item popularity and time", "user": "user", "text": "text matches",
+    "dismissed": "dismissals",
+}  # fmt: skip
 """Group of the features with that prefix; the features of any other prefix make a group of that name."""
 
 

@@ -31,8 +31,8 @@ _logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Feeds `counters`, `queries` and `popularities` (one a model) from the store, and tells `reader` who was
-    forgotten. `start` it in each process that answers; `step` does one round by hand.
+    """Feeds `counters`, `queries` and `popularities` (one a model) from the store, as far as `reader` reads it, and
+    tells `reader` who was forgotten. `start` it in each process that answers; `step` does one round by hand.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Follower:
             self._sequence = self._begin(now)
         self._read_at = now
         while True:
-            changes = self._store.changes(self._sequence)
+            changes = self._store.changes(self._sequence, up_to=self._reader.up_to)
             if changes.sequence == self._sequence:
                 break
             for forgotten in changes.forgotten:  # first: the store holds no event any more that came before
@@ -162,7 +162,7 @@ class Follower:
 
     def _begin(self, now: float) -> int:
         """The number behind which the events come that are to be counted; older ones with a query are counted here."""
-        start = self._store.live_start(self.counters.start(now), self.counters.max_events)
+        start = self._store.live_start(self.counters.start(now), self.counters.max_events, self._reader.up_to)
         for known in self._store.forgotten():
             self._reader.forgotten[known.user_id] = known.at
         since = now - self.queries.days * DAY

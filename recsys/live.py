@@ -11,9 +11,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from recsys.event_window import EventWindow
 from recsys.stores.base import Event
+from recsys.stores.settings import StoreSettings
 from recsys.taken import Taken, TakenColumns
 
 HOUR = 3600.0
@@ -58,6 +60,11 @@ class LiveCounters:
         self._window: EventWindow[_Held] = EventWindow(max_events)
         self._by_hour: dict[int, Counter[str]] = {}
         self._columns = TakenColumns(max_events + 1)
+
+    @classmethod
+    def of(cls, kind_weight: Callable[[str], float], settings: StoreSettings) -> Self:
+        """As the settings say."""
+        return cls(kind_weight, settings.live_hours, settings.live_events, settings.kept_days)
 
     def __len__(self) -> int:
         return len(self._window)

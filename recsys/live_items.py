@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 
 from features.attributes import AttributeValues
-from features.cycles import first_categories
+from features.categories import first_categories
 from features.grid import on_grid
 from features.numpy_encoder import ServingEncoder
 from features.pair import PairValues
@@ -159,7 +159,7 @@ class ItemEditor:
 
 def _followed(model: FittedModel, made: RowChanges, catalogue: Catalogue) -> FittedModel:
     """Every component over the changed catalogue."""
-    if model.repeats is not None:
+    if model.repeats is not None or len(model.features.items.price_step):
         made = dataclasses.replace(made, categories=first_categories(catalogue))
     return dataclasses.replace(
         model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from features.tables import FloatArray, IdIndex
 from recsys.live_ranking import LiveRanking
 from recsys.model import FittedModel
 from recsys.retrieval.popularity import PopularitySource
+from recsys.stores.settings import StoreSettings
 
 NEVER = -1
 
@@ -32,6 +34,12 @@ class LivePopularity:
         self._base = base
         self._items = items
         self._prior = prior
+
+    @classmethod
+    def of(cls, model: FittedModel, settings: StoreSettings) -> Self:
+        """Of a model, before anything is counted."""
+        ranking = LiveRanking(model) if settings.live_ranking else None
+        return cls(model.fallback, model.catalogue.items, settings.live_prior, ranking)
 
     @property
     def num_items(self) -> int:

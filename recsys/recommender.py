@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -133,11 +133,13 @@ class Recommender:
         answers: dict[int, Recommendation] = {}
         for _, same in groupby(sorted(range(len(requests)), key=lambda k: kinds[k]), key=lambda k: kinds[k]):
             numbers = list(same)
-            size = 1 if kinds[numbers[0]][-1] else CHUNK  # guests and others do not go by the same popularity
-            for start in range(0, len(numbers), size):
-                chunk = numbers[start : start + size]
-                made = self.rank(self._prepare([requests[k] for k in chunk], rules))
-                answers.update(zip(chunk, made, strict=True))
+            for start in range(0, len(numbers), CHUNK):
+                chunk = numbers[start : start + CHUNK]
+                allowed, known = self._known([requests[k] for k in chunk], rules)
+                histories = dict(zip(chunk, known, strict=True))
+                for part in _by_popularity(histories) if kinds[chunk[0]][-1] else (chunk,):
+                    found = self._prepare([requests[k] for k in part], [histories[k] for k in part], allowed, rules)
+                    answers.update(zip(part, self.rank(found), strict=True))
         return [answers[k] for k in range(len(requests))]
 
     def items_of(
@@ -160,7 +162,8 @@ class Recommender:
         kinds = {self._kind(request, rules) for request in requests}
         if len(kinds) != 1:
             raise ValueError(f"requests of {len(kinds)} different kinds (filters, exclude_seen) can't share candidates")
-        return self._prepare(list(requests), rules)
+        allowed, histories = self._known(requests, rules)
+        return self._prepare(list(requests), histories, allowed, rules)
 
     def rank(self, asked: RequestCandidates) -> list[Recommendation]:
         """One answer a request: `recommend_many(requests)` is `rank(candidates(requests))`."""
@@ -206,8 +209,9 @@ class Recommender:
         return table[["item_id", "title", "score", *order]]
 
     def kind_weight(self, kind: str) -> float:
-        """What an event of this name counts for; 0 for those that are nothing a user did."""
-        return 0.0 if kind in self.model.settings.events.ignored else self._reader.kind_weight(kind)
+        """What an event of this name counts for; 0 for those that are nothing a user did, or show no interest."""
+        ignored = kind in self.model.settings.events.ignored
+        return 0.0 if ignored else max(0.0, self._reader.kind_weight(kind))
 
     def _excludes_seen(self, request: Request) -> bool:
         return self.model.settings.serve.exclude_seen if request.exclude_seen is None else request.exclude_seen
@@ -250,11 +254,16 @@ class Recommender:
         among[named[named >= 0]] = True
         return mask & among
 
-    def _prepare(self, requests: list[Request], rules: Rules) -> RequestCandidates:
+    def _known(self, requests: Sequence[Request], rules: Rules) -> tuple[BoolArray, list[AskedHistory]]:
+        """What may be listed for requests of one kind, and what is known of their users."""
         clock = StageClock(self._observe)
-        allowed = self._allowed(requests[0], rules)
-        histories = self._asked(requests)
+        allowed, histories = self._allowed(requests[0], rules), self._asked(requests)
         clock.lap("history")
+        return allowed, histories
+
+    def _prepare(
+        self, requests: list[Request], histories: list[AskedHistory], allowed: BoolArray, rules: Rules
+    ) -> RequestCandidates:
         return RequestCandidates(requests, histories, allowed, rules, *self._candidates(requests, histories, allowed))
 
     def _asked(self, requests: Sequence[Request]) -> list[AskedHistory]:
@@ -406,7 +415,18 @@ class Recommender:
             self.attributes.values(cap.column, "cap")
 
     def _hidden(self, request: Request, history: AskedHistory) -> npt.NDArray[np.int64]:
-        """What the list must not hold: the history (unless told otherwise) and what the request excludes."""
+        """What the list must not hold: the history (unless told otherwise), what the user has dismissed, and what the
+        request excludes.
+        """
         named = self.model.catalogue.items.rows(list(request.exclude))
-        seen = history.seen if self._excludes_seen(request) else history.seen[:0]
+        seen = history.seen if self._excludes_seen(request) else history.dismissed
         return np.concatenate([seen, named[named >= 0]])
+
+
+def _by_popularity(histories: Mapping[int, AskedHistory]) -> Iterator[list[int]]:
+    """The numbers of those with and of those without a history apart: the one go by what is popular since the training,
+    the others by what is in these hours.
+    """
+    for guests in (False, True):
+        if same := [number for number, history in histories.items() if (not len(history.events[0])) == guests]:
+            yield same

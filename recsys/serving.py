@@ -24,7 +24,6 @@ from recsys.item_documents import Document
 from recsys.live import LiveCounters
 from recsys.live_items import ItemChange, ItemEditor
 from recsys.live_popularity import LivePopularity
-from recsys.live_ranking import LiveRanking
 from recsys.model import FittedModel
 from recsys.query_counters import QueryCounters
 from recsys.recommender import Recommender
@@ -118,7 +117,7 @@ class Serving:
         self._process = 0
         if store and self._reader:
             limits = self._settings
-            counters = LiveCounters(self._kind_weight, limits.live_hours, limits.live_events, limits.kept_days)
+            counters = LiveCounters.of(self._kind_weight, limits)
             query_days = min(limits.query_days, limits.kept_days)
             queries = QueryCounters(self._kind_weight, query_days, limits.query_events)
             self.follower = Follower(store, self._reader, counters, queries=queries)
@@ -251,8 +250,7 @@ class Serving:
     def _popularity(self, model: FittedModel) -> LivePopularity | None:
         if self.follower is None:
             return None
-        ranking = LiveRanking(model) if self._settings.live_ranking else None
-        popularity = LivePopularity(model.fallback, model.catalogue.items, self._settings.live_prior, ranking)
+        popularity = LivePopularity.of(model, self._settings)
         self.follower.inform(popularity)
         return popularity
 

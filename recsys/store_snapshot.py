@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from recsys.follower import Follower
+from recsys.live import LiveCounters
+from recsys.live_popularity import LivePopularity
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
@@ -40,16 +43,22 @@ class StoreSnapshot:
             store.close()
 
     def recommender(self, model: FittedModel, root: Path, rules: Rules = NO_RULES) -> Recommender:
-        """From `model`, of a version in `root`, with the items of the store. It answers for the moment after the newest
-        event of bundle and store, unless a request says otherwise, and raises StoreError rather than leave out what is
-        stored.
+        """From `model`, of a version in `root`, with the items of the store and what its events say of popularity and
+        transitions. It answers for the moment after the newest event of bundle and store, unless a request says
+        otherwise, and raises StoreError rather than leave out what is stored.
         """
         settings = load_settings().store.model_copy(update={"read_timeout": _PATIENCE})
         store = open_store(self.url, settings, create=False)
         model = with_stored_items(model, root / model.bundle_version, store, self.number)
         reader = StoreReader(store, settings, up_to=self.number, required=True)
         newest = max(model.trained_until, self.time or 0.0)
-        return Recommender(model, lambda: newest + 1.0, reader, rules=lambda: rules)
+        popularity = LivePopularity.of(model, settings)
+        recommender = Recommender(model, lambda: newest + 1.0, reader, popularity, rules=lambda: rules)
+        counters = LiveCounters.of(recommender.kind_weight, settings)
+        follower = Follower(store, reader, counters, [popularity], clock=lambda: newest + 1.0)
+        follower.read()
+        follower.publish()
+        return recommender
 
 
 def recommender_of(

@@ -21,7 +21,6 @@ from recsys.api.handlers import Handlers
 from recsys.follower import Follower
 from recsys.live import LiveCounters
 from recsys.live_popularity import LivePopularity
-from recsys.live_ranking import LiveRanking
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
@@ -43,10 +42,9 @@ def streamed(model: FittedModel, task: EvaluationTask, later: Events) -> list[Re
         store = open_store(str(Path(folder) / "store.sqlite"), settings)
         try:
             reader = StoreReader(store, settings, required=True)
-            ranking = LiveRanking(model) if settings.live_ranking else None
-            popularity = LivePopularity(model.fallback, model.catalogue.items, settings.live_prior, ranking)
+            popularity = LivePopularity.of(model, settings)
             recommender = Recommender(model, clock, reader, popularity)
-            counters = LiveCounters(recommender.kind_weight, settings.live_hours, settings.live_events)
+            counters = LiveCounters.of(recommender.kind_weight, settings)
             follower = Follower(store, reader, counters, [popularity], clock=clock)
             handlers = Handlers(recommender, store=store, store_settings=settings)
             answers: list[Recommendation | None] = [None] * len(task)

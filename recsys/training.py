@@ -197,7 +197,7 @@ def _train(run: _Run) -> TrainingArtifacts:
         if repeat_ranker is not None:
             repeats = RepeatModel(RepeatSource.fit(data, settings.retrieval.repeat), repeat_ranker)
     model = FittedModel(
-        dataset.catalogue, dataset.users, _stored(dataset, data.weights), sources, fallback, features, ranker, settings,
+        dataset.catalogue, dataset.users, _stored(dataset, data.signed), sources, fallback, features, ranker, settings,
         _end(events, now), _kind_weights(events, settings), encoder, dataset.fingerprint, run.report, repeats=repeats,
     )  # fmt: skip
     return TrainingArtifacts(model, dataset, run.examples)
@@ -369,7 +369,7 @@ def _stored(dataset: Dataset, weights: F32) -> StoredHistories:
 def _kind_weights(events: Events, settings: Settings) -> dict[str, float]:
     """Weight of each event type as in training (the largest that occurs is 1); see `OTHER_KINDS`."""
     names = [*events.kind_names, OTHER_KINDS]
-    raw = [max(0.0, settings.events.weights.get(name, 1.0)) for name in names]
-    top = max(raw[:-1], default=1.0) or 1.0
+    raw = [settings.events.weights.get(name, 1.0) for name in names]
+    top = max([0.0, *raw[:-1]]) or 1.0
     known = dict(settings.events.weights) | dict(zip(names, raw, strict=True))
-    return {name: max(0.0, weight) / top for name, weight in known.items()}
+    return {name: weight / top for name, weight in known.items()}

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from features.histories import Histories
-from features.interactions import EventSettings, event_weights
+from features.interactions import EventSettings, signed_weights
 from features.runs import rank_in_run
 from features.settings import Settings
 from features.tables import Events, FloatArray, IntArray
@@ -141,7 +141,7 @@ def label_windows(
     if not len(events):
         return []
     rng = np.random.default_rng(seed)
-    weights = event_weights(events, event_settings)
+    weights = signed_weights(events, event_settings)
     moments = _moments(events)
     plans = (_clock_plans if events.has_clock else _order_plans)(events, moments, settings)
     max_lists = settings.max_repeat_lists if repeats else settings.max_lists

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.requests import Request
 from recsys.serving import Serving
+from recsys.store_snapshot import StoreSnapshot
 from recsys.stores.base import Event
 from recsys.stores.sql import SqlEventStore
 
@@ -65,6 +67,77 @@ def test_without_a_time_it_is_the_moment_after_the_newest_event(
         bundle, out, requests=requests_file(tmp_path / "r.jsonl", ["ann"]), n=12, store=str(tmp_path / "events.sqlite")
     )
     assert "i05" not in set(pd.read_parquet(out)["item_id"])
+
+
+USERS = ["ann", "nobody", "bob", "new", "nobody else"]
+
+
+@pytest.fixture
+def busy(store: SqlEventStore) -> float:
+    """A store in which thirty people have just taken i07; the time now."""
+    now = time.time()
+    store.append([Event(f"visitor {k}", "i07", now - 60 + k, "view") for k in range(30)])
+    return now
+
+
+def test_what_is_taken_since_the_training_counts_as_in_the_service(
+    bundle: Path, store: SqlEventStore, busy: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the moment after the newest event, that is: the half-lives of these twelve items are seconds."""
+    out = tmp_path / "lists.parquet"
+    requests = requests_file(tmp_path / "r.jsonl", USERS)
+    run_batch(bundle, out, requests=requests, n=5, store=str(tmp_path / "events.sqlite"))
+    found = pd.read_parquet(out)
+    newest = store.newest_time()
+    assert newest is not None
+    monkeypatch.setattr(time, "time", lambda: newest + 1)
+    serving = Serving(bundle, store)
+    assert serving.follower is not None
+    serving.follower._clock = time.time
+    serving.follower.step()
+    for number, user in enumerate(USERS):
+        listed = found.loc[found["request_id"] == str(number), "item_id"].tolist()
+        expected = serving.snapshot.recommender.recommend(Request(user=user, n=5)).items
+        assert listed == [item.item_id for item in expected]
+    assert found.loc[found["request_id"] == "1", "item_id"].iloc[0] == "i07", "what guests see is taken in these hours"
+
+
+def test_a_list_does_not_depend_on_who_else_is_asked_for(
+    bundle: Path, store: SqlEventStore, busy: float, tmp_path: Path
+) -> None:
+    model = load_bundle(bundle)
+    recommender = StoreSnapshot.now(str(tmp_path / "events.sqlite")).recommender(model, bundle)
+    requests = [Request(str(k), user, n=12, exclude_seen=k < 5) for k, user in enumerate(USERS * 2)]
+    requests += [Request("at", "ann", n=12, at=busy), Request("own", history=(), n=12)]
+    assert recommender.recommend_many(requests) == [recommender.recommend(request) for request in requests]
+
+
+def test_what_came_after_the_snapshot_is_not_in_it(
+    bundle: Path, store: SqlEventStore, busy: float, tmp_path: Path
+) -> None:
+    snapshot, model = StoreSnapshot.now(str(tmp_path / "events.sqlite")), load_bundle(bundle)
+    asked = [Request(user=user, n=12) for user in USERS]
+    before = snapshot.recommender(model, bundle).recommend_many(asked)
+    store.append([Event(f"late {k}", "i09", busy + k / 100, "view") for k in range(300)])
+    assert snapshot.recommender(model, bundle).recommend_many(asked) == before
+    assert StoreSnapshot.now(str(tmp_path / "events.sqlite")).recommender(model, bundle).recommend_many(asked) != before
+
+
+def test_it_can_be_switched_off(
+    bundle: Path, store: SqlEventStore, busy: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = load_bundle(bundle), Request(user="ann", n=12)
+
+    def scored() -> dict[str, float]:
+        made = StoreSnapshot.now(str(tmp_path / "events.sqlite")).recommender(model, bundle)
+        return {item.item_id: item.score for item in made.recommend(asked).items}
+
+    live = scored()
+    monkeypatch.setenv("RECSYS_STORE__LIVE_RANKING", "false")
+    assert live != scored()
+    assert scored() == {
+        item.item_id: item.score for item in Recommender(model, store=StoreReader(store)).recommend(asked).items
+    }
 
 
 def test_items_that_were_put_or_deleted_are_as_in_the_service(

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from features.builder import FeatureBuilder, FeatureSettings
 from features.histories import Histories
-from features.interactions import EventSettings, event_weights, interaction_matrix
+from features.interactions import EventSettings, event_weights, interaction_matrix, signed_weights
 from features.row_changes import RowChanges
 from features.settings import Settings
 from features.tables import Catalogue, Events
@@ -68,12 +68,17 @@ class FitData:
     def features(self, settings: FeatureSettings) -> FeatureBuilder:
         """The ranker's features that are fitted on the same."""
         return FeatureBuilder.fit(
-            self.catalogue, self.events, self.weights, self.embeddings, settings, tuned_size=self.tuned_size
+            self.catalogue, self.events, self.signed, self.embeddings, settings, tuned_size=self.tuned_size
         )
 
     @cached_property
+    def signed(self) -> F32:
+        """Each event's weight, below 0 for a dismissal."""
+        return np.asarray(signed_weights(self.events, self.event_settings), np.float32)
+
+    @cached_property
     def weights(self) -> F32:
-        """Each event's weight."""
+        """The interest that each event shows."""
         return np.asarray(event_weights(self.events, self.event_settings), np.float32)
 
     @cached_property

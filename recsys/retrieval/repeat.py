@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from features.cycles import Cycles, first_categories, shrunk_means, usual_of_category
+from features.categories import first_categories
+from features.cycles import Cycles, shrunk_means, usual_of_category
 from features.histories import Histories
 from features.row_changes import RowChanges
 from features.runs import ends, rank_in_run

@@ -115,8 +115,10 @@ class EventStore(Protocol):
         """
         ...
 
-    def changes(self, after: int, limit: int = 10_000) -> Changes:
-        """What was written after the number `after`, at most `limit` events of it, in order."""
+    def changes(self, after: int, limit: int = 10_000, up_to: int | None = None) -> Changes:
+        """What was written after the number `after` and up to `up_to` (None: all), at most `limit` events of it, in
+        order.
+        """
         ...
 
     def forgotten(self, after: int = 0) -> list[Forgotten]:
@@ -127,8 +129,10 @@ class EventStore(Protocol):
         """The number of the newest write; 0 for an empty store."""
         ...
 
-    def live_start(self, since: float, max_events: int) -> int:
-        """The number after which the newest `max_events` events that happened at `since` or later come."""
+    def live_start(self, since: float, max_events: int, up_to: int | None = None) -> int:
+        """The number after which, up to `up_to` (None: all), the newest `max_events` events that happened at `since` or
+        later come.
+        """
         ...
 
     def searched(self, since: float, max_events: int, up_to: int) -> list[Event]:

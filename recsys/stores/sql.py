@@ -180,9 +180,9 @@ class SqlEventStore:
                 times.append(time)
         return StoredEvents(tuple(items), tuple(kinds), tuple(times), forgotten_at)
 
-    def changes(self, after: int, limit: int = 10_000) -> Changes:
+    def changes(self, after: int, limit: int = 10_000, up_to: int | None = None) -> Changes:
         """See `EventStore`. What the counter says is committed, so that everything up to it can be seen by now."""
-        up_to = self.head()
+        up_to = self.head() if up_to is None else min(up_to, self.head())
         if up_to <= after:
             return Changes(after, (), ())
         rows = self._read(_CHANGED, {"after": after, "up_to": up_to, "limit": limit})
@@ -202,14 +202,15 @@ class SqlEventStore:
         """See `EventStore`."""
         return int(self._read(_HEAD, {})[0][0])
 
-    def live_start(self, since: float, max_events: int) -> int:
+    def live_start(self, since: float, max_events: int, up_to: int | None = None) -> int:
         """See `EventStore`. The head is read first: what is written between the reads comes after the start."""
-        head = self.head()
-        newest = select(EVENTS.c.sequence).where(EVENTS.c.time >= since).order_by(EVENTS.c.sequence.desc())
+        head = self.head() if up_to is None else min(up_to, self.head())
+        wanted = [EVENTS.c.time >= since, *([] if up_to is None else [EVENTS.c.sequence <= up_to])]
+        newest = select(EVENTS.c.sequence).where(*wanted).order_by(EVENTS.c.sequence.desc())
         rows = self._read(newest.limit(1).offset(max_events), {})
         if rows:
             return int(rows[0][0])
-        first = self._read(select(func.min(EVENTS.c.sequence)).where(EVENTS.c.time >= since), {})[0][0]
+        first = self._read(select(func.min(EVENTS.c.sequence)).where(*wanted), {})[0][0]
         return head if first is None else int(first) - 1
 
     def searched(self, since: float, max_events: int, up_to: int) -> list[Event]:
