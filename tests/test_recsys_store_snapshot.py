@@ -74,9 +74,9 @@ USERS = ["ann", "nobody", "bob", "new", "nobody else"]
 
 @pytest.fixture
 def busy(store: SqlEventStore) -> float:
-    """A store in which three hundred people have just taken i07; the time now."""
+    """A store in which six hundred people have just taken i07; the time now."""
     now = time.time()
-    store.append([Event(f"visitor {k}", "i07", now - 60 + k / 10, "view") for k in range(300)])
+    store.append([Event(f"visitor {k}", "i07", now - 60 + k / 20, "view") for k in range(600)])
     return now
 
 
