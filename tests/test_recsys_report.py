@@ -14,6 +14,7 @@ import world
 from features.tables import Dataset
 from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
 from recsys.evaluation import evaluate
+from recsys.report import study_sections
 from recsys.report.page import render_report
 from recsys.report.parts import MISSING, interval, number, percent, plain_value, signed
 from recsys.report.plots import Point, bars, curve, whiskers
@@ -212,6 +213,7 @@ VARIANTS = [
     {"name": "full", "ndcg@10": 0.75, "difference": None, "low": None, "high": None, "recall@50": 0.875,
      "cold_recall@10": 0.125, "seconds": 30.0},
 ]  # fmt: skip
+NOISY = [{**VARIANTS[0], "name": "typos", "overlap@10": 0.6875, "rbo": 0.5625}]
 CURVE = [{"share": 1.0, "ndcg@10": 0.75, "low": 0.7, "high": 0.8}, {"share": 0.25, "ndcg@10": 0.5}]
 
 
@@ -224,6 +226,19 @@ def test_studies_are_shown_where_they_were_made(ranked, page):
     for part in ("Ablations", "Robustness", "Learning curve", "without <text>", "-0.2500", "25 %", "0.7000 to 0.8000"):
         assert part in text
     assert text.index("25 %") < text.index("100 %")
+
+
+def test_noise_says_how_much_the_lists_change_and_ablations_do_not():
+    """Ablations would have nothing to say there: their rows compare no lists."""
+    figures = {"ablations": VARIANTS, "robustness": NOISY}
+    noisy, ablated = (study_sections.comparison(figures, name) for name in ("robustness", "ablations"))
+    (table,) = noisy.tables
+    cells = dict(zip(table.head, table.rows[0], strict=True))
+    assert (cells["overlap@10"], cells["RBO"], cells["seconds"]) == ("0.688", "0.562", "12.0")
+    assert "Rank-biased overlap" in " ".join(noisy.lead)
+    (table,) = ablated.tables
+    assert {"overlap@10", "RBO"}.isdisjoint(table.head)
+    assert "overlap" not in " ".join(ablated.lead)
 
 
 def test_an_undefined_figure_is_a_dash():

@@ -6,9 +6,18 @@ from recsys.report.parts import Figures, Section, Table, interval, number, signe
 from recsys.report.plots import Point, curve, whiskers
 
 _LEADS = {
-    "ablations": "The product without one of its parts. Left of the line, the part is missed.",
-    "robustness": "The same product asked with noisy input. Left of the line, the noise costs accuracy.",
+    "ablations": ("The product without one of its parts. Left of the line, the part is missed.",),
+    "robustness": (
+        "The same product asked with noisy input. Left of the line, the noise costs accuracy.",
+        (
+            "Overlap@10 is the share of the first ten items that the noisy and the clean list have in common. "
+            "Rank-biased overlap (RBO) compares the whole lists, the upper ranks weighing most: 1 for equal lists, 0 "
+            "for lists without a common item."
+        ),
+    ),
 }
+_LIKENESS = {"ablations": {}, "robustness": {"overlap@10": "overlap@10", "rbo": "RBO"}}
+"""How much the lists change: the keys of a study's rows that say so, and the heads of their columns."""
 
 
 def comparison(figures: Figures, name: str) -> Section | None:
@@ -21,17 +30,22 @@ def comparison(figures: Figures, name: str) -> Section | None:
         for row in found
         if row.get("difference") is not None
     ]
+    likeness = _LIKENESS[name]
     rows = tuple(
         (
             row["name"], number(row["ndcg@10"]), signed(row.get("difference")),
             interval(row.get("low"), row.get("high"), sign=True), number(row.get("recall@50")),
-            number(row.get("cold_recall@10")), number(row.get("seconds"), 1),
+            number(row.get("cold_recall@10")), *(number(row.get(key), 3) for key in likeness),
+            number(row.get("seconds"), 1),
         )
         for row in found
     )  # fmt: skip
-    head = ("variant", "NDCG@10", "difference", "95 % interval", "recall@50", "cold recall@10", "seconds")
+    head = (
+        "variant", "NDCG@10", "difference", "95 % interval", "recall@50", "cold recall@10", *likeness.values(),
+        "seconds",
+    )  # fmt: skip
     plots = (whiskers(name, points, "difference of NDCG@10", zero=True),) if points else ()
-    return Section(name, name.capitalize(), (_LEADS[name],), plots, (Table("Variants", head, rows),))
+    return Section(name, name.capitalize(), _LEADS[name], plots, (Table("Variants", head, rows),))
 
 
 def learning_curve(figures: Figures) -> Section | None:
