@@ -14,11 +14,12 @@ import world
 from features.tables import Dataset
 from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
 from recsys.evaluation import evaluate
-from recsys.report import study_sections
+from recsys.report import list_sections, run_sections, study_sections
 from recsys.report.page import render_report
 from recsys.report.parts import MISSING, interval, number, percent, plain_value, signed
 from recsys.report.plots import Point, bars, curve, whiskers
 from recsys.settings import settings_from
+from recsys.splits import TASKS
 from test_recsys_evaluation import LATE, LEARNED, dataset
 
 HOSTILE = '</bdi><script>alert(1)</script><img src=x onerror="alert(2)"> {{ 7 * 7 }} $x^{2} \u202e\U0001f600 & "\''
@@ -142,6 +143,31 @@ def test_every_task_has_a_page(tiny_dataset, tiny_settings, task):
     text = page_of(evaluate(tiny_dataset, tiny_settings, task=task)).text
     assert "For whom" in text
     assert ("first event" in text) == (task == "static")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_described(ranked, task):
+    """By more than its name, which is what stands there for a kind that the page does not know."""
+    figures = ranked.to_json()
+    described = run_sections.judged({**figures, "task": {**figures["task"], "kind": task}}).lead[0]
+    assert described != f"Task {task}."
+
+
+def test_the_page_of_repeats_compares_with_buying_again(page):
+    evaluation = evaluate(handmade_world(), task="repeat", model=handmade_model())
+    found = evaluation.against_buy_again["buy_again_frequency"]
+    table = list_sections.systems(evaluation.to_json()).tables[1]
+    cells = {row[0]: row[1:] for row in table.rows}
+    assert set(cells) == {"buy_again_recency", "buy_again_frequency"}
+    assert cells["buy_again_frequency"] == (
+        f"{found.difference:+.4f}",
+        f"{found.interval.low:+.4f} to {found.interval.high:+.4f}",
+        f"{found.p_value:.3f}",
+        found.verdict,
+    )
+    title = 'The product against "buy it again"'
+    assert title in page_of(evaluation).text
+    assert title not in page.text
 
 
 def test_without_a_clock_and_without_text(tmp_path, tiny_tree):

@@ -11,6 +11,15 @@ _TASKS = {
     "static": "One list a user at the cut; right are the user's new items from then on.",
     "live": "One list before each moment at which a user acts after the cut; right are the new items of that moment.",
     "loo": "One list a user; right is the last new item by the user's own order. Training saw all but the last two.",
+    "repeat": (
+        "One list before each moment at which a user acts after the cut, without a clock before each user's last "
+        "moment; right are all liked items of that moment, those of the history too, and lists may hold them."
+    ),
+    "stream": (
+        "The lists of live, from a service that reads histories from its event store: all events after the cut are "
+        'posted in the order of time, each after what is asked at its time. "product, live" is the same model given '
+        "the histories."
+    ),
 }
 _VERDICTS = {"better": "is better than", "worse": "is worse than"}
 _WRITTEN_OUT = ("seconds", "encoder", "sources", "ranker", "ranker_reason", "gating")
