@@ -13,7 +13,8 @@ import pytest
 import world
 from features.tables import Dataset
 from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
-from recsys.evaluation import evaluate
+from recsys.__main__ import cli
+from recsys.evaluation import EXPERIMENTS, evaluate
 from recsys.report import list_sections, run_sections, study_sections
 from recsys.report.page import render_report
 from recsys.report.parts import MISSING, interval, number, percent, plain_value, signed
@@ -243,15 +244,41 @@ NOISY = [{**VARIANTS[0], "name": "typos", "overlap@10": 0.6875, "rbo": 0.5625}]
 CURVE = [{"share": 1.0, "ndcg@10": 0.75, "low": 0.7, "high": 0.8}, {"share": 0.25, "ndcg@10": 0.5}]
 
 
+def remedies(figures) -> dict[str, str]:
+    """How the page says that studies which it does not show are made."""
+    section = study_sections.missing(figures)
+    return {row[0]: row[-1] for row in section.tables[0].rows} if section else {}
+
+
+def test_what_was_not_made_is_named_with_the_flag_that_makes_it(ranked, page):
+    """Every experiment that there is, by a flag that the command knows."""
+    assert "Studies without figures" in page.text
+    known = {option for parameter in cli.commands["evaluate"].params for option in parameter.opts}
+    figures = ranked.to_json() | {"training": {}}
+    assert [name.replace(" ", "_") for name in remedies(figures)] == list(EXPERIMENTS)
+    assert set(remedies(figures).values()) <= known
+    assert list(remedies(figures | {"ablations": VARIANTS, "learning_curve": CURVE})) == ["robustness"]
+    made = figures | {"ablations": VARIANTS, "robustness": NOISY, "learning_curve": CURVE}
+    assert "Studies without figures" not in Page(render_report(made)).text
+
+
+def test_no_flag_is_named_that_would_find_nothing(ranked):
+    """The tiny world's model reads no text, and ablations of the task repeat are refused."""
+    assert ranked.model.encoder is None
+    assert "--" not in remedies(ranked.to_json())["robustness"]
+    repeat = {**ranked.to_json(), "task": {**ranked.to_json()["task"], "kind": "repeat"}}
+    assert "--" not in remedies(repeat)["ablations"]
+
+
 def test_studies_are_shown_where_they_were_made(ranked, page):
-    for title in ("Ablations", "Robustness", "Learning curve"):
-        assert title not in page.text
+    assert {"ablations", "robustness", "learning_curve"}.isdisjoint(page.ids)
     studied = dataclasses.replace(ranked, ablations=VARIANTS, robustness=VARIANTS[:1], learning_curve=CURVE)
     assert studied.to_json()["ablations"] == VARIANTS
     text = page_of(studied).text
     for part in ("Ablations", "Robustness", "Learning curve", "without <text>", "-0.2500", "25 %", "0.7000 to 0.8000"):
         assert part in text
     assert text.index("25 %") < text.index("100 %")
+    assert {"ablations", "robustness", "learning_curve"} <= set(page_of(studied).ids)
 
 
 def test_noise_says_how_much_the_lists_change_and_ablations_do_not():
