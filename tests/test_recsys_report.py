@@ -126,6 +126,12 @@ def test_the_page_says_what_the_figures_say(ranked, page):
     assert sum(one["hits"] for one in content["calibration"]) == round(ranked.product.mean("recall@50") * 64)
 
 
+def test_costs_are_seconds_and_memory(ranked, page):
+    assert f"{ranked.peak_memory_mb:,} MiB" in page.text
+    unknown = {name: value for name, value in ranked.to_json().items() if name != "peak_memory_mb"}
+    assert "MiB" not in Page(render_report(unknown)).text
+
+
 def test_one_evaluation_gives_one_page(ranked):
     assert ranked.to_html() == dataclasses.replace(ranked).to_html()
 

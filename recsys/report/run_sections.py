@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from recsys.report.parts import Figures, Section, Table, fact_table, moment, number, plain_value, signed
+from recsys.report.parts import Figures, Section, Table, count, fact_table, moment, number, plain_value, signed
 from recsys.report.plots import bars
 
 _TASKS = {
@@ -84,6 +84,9 @@ def _training_lead(figures: Figures) -> Iterator[str]:
         f"Training took {number(seconds['train'], 1)} s, all lists {number(seconds['answer'], 1)} s: "
         f"{number(1000 * seconds['answer'] / lists, 1)} ms a list on one thread."
     )
+    peak = figures.get("peak_memory_mb")
+    if peak is not None:
+        yield f"The process held {count(peak)} MiB of memory at most, from its start to the end of lists and studies."
 
 
 def _training_tables(figures: Figures) -> Iterator[Table]:
