@@ -27,6 +27,7 @@ from recsys.evaluation_text import iso, render
 from recsys.learning_curve import learning_curve_rows
 from recsys.list_rows import ListRows
 from recsys.model import FittedModel
+from recsys.peak_memory import peak_memory_mb
 from recsys.recommender import Recommender
 from recsys.retrieval.base import CandidateSource
 from recsys.retrieval.buy_again import BUY_AGAIN
@@ -94,7 +95,8 @@ def evaluate(
     if "ablations" in experiments:
         evaluation = dataclasses.replace(evaluation, ablations=tuple(ablation_rows(trained, evaluation)))
     del trained  # its examples are large, and what follows trains anew
-    return _with_experiments(evaluation, answers.lists[PRODUCT], experiments)
+    evaluation = _with_experiments(evaluation, answers.lists[PRODUCT], experiments)
+    return dataclasses.replace(evaluation, peak_memory_mb=peak_memory_mb())
 
 
 def _check_experiments(experiments: Collection[Experiment], model: FittedModel | None, task: str | None) -> None:

@@ -79,6 +79,7 @@ class Evaluation:
     answers by the path that made them; `seconds` has the time of training (0 for a given model) and of its answers.
     `lists` has every system's lists, in rows of the model's catalogue. `ablations`, `robustness` and `learning_curve`
     hold plain rows (see `recsys.variants`, `recsys.robustness`, `recsys.learning_curve`) where they were asked for.
+    `peak_memory_mb` is the most MiB that the process held up to the end, these included; None until it is measured.
     """
 
     task: EvaluationTask
@@ -93,6 +94,7 @@ class Evaluation:
     ablations: tuple[Mapping[str, Any], ...] = ()
     robustness: tuple[Mapping[str, Any], ...] = ()
     learning_curve: tuple[Mapping[str, Any], ...] = ()
+    peak_memory_mb: int | None = None
 
     @property
     def systems(self) -> tuple[SystemResult, ...]:
@@ -143,6 +145,7 @@ class Evaluation:
                 "against_buy_again": {name: difference_facts(d) for name, d in self.against_buy_again.items()},
                 "strategies": self.strategies,
                 "seconds": self.seconds,
+                "peak_memory_mb": self.peak_memory_mb,
                 "seed": self.seed,
                 "fingerprint": self.model.fingerprint,
                 "settings": self.model.settings.model_dump(mode="json"),

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from recsys.api.handlers import Handlers
 from recsys.errors import DataError, SettingsError
 from recsys.evaluation import FIXED, PRODUCT, evaluate, render
 from recsys.evaluation_result import SystemResult, per_query
+from recsys.peak_memory import peak_memory_mb
 from recsys.recommender import Recommender
 from recsys.settings import settings_from
 from recsys.splits import split
@@ -223,10 +225,29 @@ def test_one_seed_gives_one_result(trained, small_world, small_settings):
 
 
 def _figures(evaluation):
+    """All but what the run cost."""
     content = evaluation.to_json()
     content["training"].pop("seconds")
     content.pop("seconds")
+    content.pop("peak_memory_mb")
     return content
+
+
+def test_memory_is_measured_when_everything_is_done(trained, monkeypatch):
+    assert 50 < trained.to_json()["peak_memory_mb"] <= peak_memory_mb()
+    done = []
+    monkeypatch.setattr("recsys.evaluation.robustness_rows", lambda *_: done.append("robustness") or [])
+    monkeypatch.setattr("recsys.evaluation.peak_memory_mb", lambda: done.append("memory") or 1234)
+    assert evaluate(world(), model=handmade_model(), experiments=["robustness"]).peak_memory_mb == 1234
+    assert done == ["robustness", "memory"]
+
+
+@pytest.mark.parametrize(("platform", "largest"), [("linux", 3 * 2**20), ("darwin", 3 * 2**30)])
+def test_memory_is_counted_in_mebibytes_on_every_system(monkeypatch, platform, largest):
+    """Linux says KiB, macOS bytes."""
+    monkeypatch.setattr("resource.getrusage", lambda who: SimpleNamespace(ru_maxrss=largest))
+    monkeypatch.setattr("sys.platform", platform)
+    assert peak_memory_mb() == 3072
 
 
 def test_ablations_of_the_task_repeat_are_refused_before_training(tiny_dataset):

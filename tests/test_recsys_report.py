@@ -13,11 +13,14 @@ import pytest
 import world
 from features.tables import Dataset
 from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
-from recsys.evaluation import evaluate
+from recsys.__main__ import cli
+from recsys.evaluation import EXPERIMENTS, evaluate
+from recsys.report import list_sections, run_sections, study_sections
 from recsys.report.page import render_report
 from recsys.report.parts import MISSING, interval, number, percent, plain_value, signed
 from recsys.report.plots import Point, bars, curve, whiskers
 from recsys.settings import settings_from
+from recsys.splits import TASKS
 from test_recsys_evaluation import LATE, LEARNED, dataset
 
 HOSTILE = '</bdi><script>alert(1)</script><img src=x onerror="alert(2)"> {{ 7 * 7 }} $x^{2} \u202e\U0001f600 & "\''
@@ -123,6 +126,12 @@ def test_the_page_says_what_the_figures_say(ranked, page):
     assert sum(one["hits"] for one in content["calibration"]) == round(ranked.product.mean("recall@50") * 64)
 
 
+def test_costs_are_seconds_and_memory(ranked, page):
+    assert f"{ranked.peak_memory_mb:,} MiB" in page.text
+    unknown = {name: value for name, value in ranked.to_json().items() if name != "peak_memory_mb"}
+    assert "MiB" not in Page(render_report(unknown)).text
+
+
 def test_one_evaluation_gives_one_page(ranked):
     assert ranked.to_html() == dataclasses.replace(ranked).to_html()
 
@@ -141,6 +150,31 @@ def test_every_task_has_a_page(tiny_dataset, tiny_settings, task):
     text = page_of(evaluate(tiny_dataset, tiny_settings, task=task)).text
     assert "For whom" in text
     assert ("first event" in text) == (task == "static")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_described(ranked, task):
+    """By more than its name, which is what stands there for a kind that the page does not know."""
+    figures = ranked.to_json()
+    described = run_sections.judged({**figures, "task": {**figures["task"], "kind": task}}).lead[0]
+    assert described != f"Task {task}."
+
+
+def test_the_page_of_repeats_compares_with_buying_again(page):
+    evaluation = evaluate(handmade_world(), task="repeat", model=handmade_model())
+    found = evaluation.against_buy_again["buy_again_frequency"]
+    table = list_sections.systems(evaluation.to_json()).tables[1]
+    cells = {row[0]: row[1:] for row in table.rows}
+    assert set(cells) == {"buy_again_recency", "buy_again_frequency"}
+    assert cells["buy_again_frequency"] == (
+        f"{found.difference:+.4f}",
+        f"{found.interval.low:+.4f} to {found.interval.high:+.4f}",
+        f"{found.p_value:.3f}",
+        found.verdict,
+    )
+    title = 'The product against "buy it again"'
+    assert title in page_of(evaluation).text
+    assert title not in page.text
 
 
 def test_without_a_clock_and_without_text(tmp_path, tiny_tree):
@@ -212,18 +246,58 @@ VARIANTS = [
     {"name": "full", "ndcg@10": 0.75, "difference": None, "low": None, "high": None, "recall@50": 0.875,
      "cold_recall@10": 0.125, "seconds": 30.0},
 ]  # fmt: skip
+NOISY = [{**VARIANTS[0], "name": "typos", "overlap@10": 0.6875, "rbo": 0.5625}]
 CURVE = [{"share": 1.0, "ndcg@10": 0.75, "low": 0.7, "high": 0.8}, {"share": 0.25, "ndcg@10": 0.5}]
 
 
+def remedies(figures) -> dict[str, str]:
+    """How the page says that studies which it does not show are made."""
+    section = study_sections.missing(figures)
+    return {row[0]: row[-1] for row in section.tables[0].rows} if section else {}
+
+
+def test_what_was_not_made_is_named_with_the_flag_that_makes_it(ranked, page):
+    """Every experiment that there is, by a flag that the command knows."""
+    assert "Studies without figures" in page.text
+    known = {option for parameter in cli.commands["evaluate"].params for option in parameter.opts}
+    figures = ranked.to_json() | {"training": {}}
+    assert [name.replace(" ", "_") for name in remedies(figures)] == list(EXPERIMENTS)
+    assert set(remedies(figures).values()) <= known
+    assert list(remedies(figures | {"ablations": VARIANTS, "learning_curve": CURVE})) == ["robustness"]
+    made = figures | {"ablations": VARIANTS, "robustness": NOISY, "learning_curve": CURVE}
+    assert "Studies without figures" not in Page(render_report(made)).text
+
+
+def test_no_flag_is_named_that_would_find_nothing(ranked):
+    """The tiny world's model reads no text, and ablations of the task repeat are refused."""
+    assert ranked.model.encoder is None
+    assert "--" not in remedies(ranked.to_json())["robustness"]
+    repeat = {**ranked.to_json(), "task": {**ranked.to_json()["task"], "kind": "repeat"}}
+    assert "--" not in remedies(repeat)["ablations"]
+
+
 def test_studies_are_shown_where_they_were_made(ranked, page):
-    for title in ("Ablations", "Robustness", "Learning curve"):
-        assert title not in page.text
+    assert {"ablations", "robustness", "learning_curve"}.isdisjoint(page.ids)
     studied = dataclasses.replace(ranked, ablations=VARIANTS, robustness=VARIANTS[:1], learning_curve=CURVE)
     assert studied.to_json()["ablations"] == VARIANTS
     text = page_of(studied).text
     for part in ("Ablations", "Robustness", "Learning curve", "without <text>", "-0.2500", "25 %", "0.7000 to 0.8000"):
         assert part in text
     assert text.index("25 %") < text.index("100 %")
+    assert {"ablations", "robustness", "learning_curve"} <= set(page_of(studied).ids)
+
+
+def test_noise_says_how_much_the_lists_change_and_ablations_do_not():
+    """Ablations would have nothing to say there: their rows compare no lists."""
+    figures = {"ablations": VARIANTS, "robustness": NOISY}
+    noisy, ablated = (study_sections.comparison(figures, name) for name in ("robustness", "ablations"))
+    (table,) = noisy.tables
+    cells = dict(zip(table.head, table.rows[0], strict=True))
+    assert (cells["overlap@10"], cells["RBO"], cells["seconds"]) == ("0.688", "0.562", "12.0")
+    assert "Rank-biased overlap" in " ".join(noisy.lead)
+    (table,) = ablated.tables
+    assert {"overlap@10", "RBO"}.isdisjoint(table.head)
+    assert "overlap" not in " ".join(ablated.lead)
 
 
 def test_an_undefined_figure_is_a_dash():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import groupby
 
 from recsys.report.parts import Figures, Section, Table, count, interval, number, percent, plain_value, signed
@@ -30,7 +31,23 @@ def systems(figures: Figures) -> Section:
         "Cold recall is that of items without any event in training.",
     )
     plot = whiskers("systems", points, "NDCG@10")
-    return Section("systems", "Product, sources and popularity", lead, (plot,), (Table("Metrics", head, rows),))
+    tables = (Table("Metrics", head, rows), *_buy_again(figures))
+    return Section("systems", "Product, sources and popularity", lead, (plot,), tables)
+
+
+def _buy_again(figures: Figures) -> Iterator[Table]:
+    """The product against what every shop can offer; nothing for tasks that leave out the history."""
+    found = figures.get("against_buy_again") or {}
+    rows = tuple(
+        (
+            name, signed(own["difference"]), interval(own["low"], own["high"], sign=True), number(own["p_value"], 3),
+            own["verdict"],
+        )
+        for name, own in found.items()
+    )  # fmt: skip
+    if rows:
+        head = ("system", "product ahead, NDCG@10", "95 % interval", "p", "verdict")
+        yield Table('The product against "buy it again", the items of the history in a plain order', head, rows)
 
 
 def slices(figures: Figures) -> Section | None:

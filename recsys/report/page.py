@@ -18,7 +18,7 @@ from recsys.report.parts import Figures, Section
 
 def render_report(figures: Figures) -> str:
     """The page of what `Evaluation.to_json` gives, or of the JSON file of `recsys evaluate`. `ablations`, `robustness`
-    and `learning_curve` are shown where they are there; see docs/evaluation.md for their columns.
+    and `learning_curve` are shown where they are there, and named where not; see docs/evaluation.md for their columns.
     """
     sections = [section for section in _sections(figures) if section is not None]
     page = _environment().get_template("page.html")
@@ -32,6 +32,7 @@ def _sections(figures: Figures) -> Iterator[Section | None]:
     yield study_sections.comparison(figures, "ablations")
     yield study_sections.comparison(figures, "robustness")
     yield study_sections.learning_curve(figures)
+    yield study_sections.missing(figures)
     yield list_sections.beyond_accuracy(figures)
     yield list_sections.contributions(figures)
     yield list_sections.calibration(figures)

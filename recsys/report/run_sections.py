@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from recsys.report.parts import Figures, Section, Table, fact_table, moment, number, plain_value, signed
+from recsys.report.parts import Figures, Section, Table, count, fact_table, moment, number, plain_value, signed
 from recsys.report.plots import bars
 
 _TASKS = {
     "static": "One list a user at the cut; right are the user's new items from then on.",
     "live": "One list before each moment at which a user acts after the cut; right are the new items of that moment.",
     "loo": "One list a user; right is the last new item by the user's own order. Training saw all but the last two.",
+    "repeat": (
+        "One list before each moment at which a user acts after the cut, without a clock before each user's last "
+        "moment; right are all liked items of that moment, those of the history too, and lists may hold them."
+    ),
+    "stream": (
+        "The lists of live, from a service that reads histories from its event store: all events after the cut are "
+        'posted in the order of time, each after what is asked at its time. "product, live" is the same model given '
+        "the histories."
+    ),
 }
 _VERDICTS = {"better": "is better than", "worse": "is worse than"}
 _WRITTEN_OUT = ("seconds", "encoder", "sources", "ranker", "ranker_reason", "gating")
@@ -75,6 +84,9 @@ def _training_lead(figures: Figures) -> Iterator[str]:
         f"Training took {number(seconds['train'], 1)} s, all lists {number(seconds['answer'], 1)} s: "
         f"{number(1000 * seconds['answer'] / lists, 1)} ms a list on one thread."
     )
+    peak = figures.get("peak_memory_mb")
+    if peak is not None:
+        yield f"The process held {count(peak)} MiB of memory at most, from its start to the end of lists and studies."
 
 
 def _training_tables(figures: Figures) -> Iterator[Table]:

@@ -1,4 +1,6 @@
-"""Studies that train or ask more than once: ablations, robustness, learning curve. Shown where they were made."""
+"""Studies that train or ask more than once: ablations, robustness, learning curve. Shown where they were made; of the
+others the page says how to make them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,24 @@ from recsys.report.parts import Figures, Section, Table, interval, number, signe
 from recsys.report.plots import Point, curve, whiskers
 
 _LEADS = {
-    "ablations": "The product without one of its parts. Left of the line, the part is missed.",
-    "robustness": "The same product asked with noisy input. Left of the line, the noise costs accuracy.",
+    "ablations": ("The product without one of its parts. Left of the line, the part is missed.",),
+    "robustness": (
+        "The same product asked with noisy input. Left of the line, the noise costs accuracy.",
+        (
+            "Overlap@10 is the share of the first ten items that the noisy and the clean list have in common. "
+            "Rank-biased overlap (RBO) compares the whole lists, the upper ranks weighing most: 1 for equal lists, 0 "
+            "for lists without a common item."
+        ),
+    ),
 }
+_LIKENESS = {"ablations": {}, "robustness": {"overlap@10": "overlap@10", "rbo": "RBO"}}
+"""How much the lists change: the keys of a study's rows that say so, and the heads of their columns."""
+_QUESTIONS = {
+    "ablations": "what the lists lose without a source, a group of features, the fine-tuning or all text",
+    "robustness": "how much the lists change and lose under noisy texts",
+    "learning_curve": "what more users would bring",
+}
+"""What each study finds out."""
 
 
 def comparison(figures: Figures, name: str) -> Section | None:
@@ -21,17 +38,22 @@ def comparison(figures: Figures, name: str) -> Section | None:
         for row in found
         if row.get("difference") is not None
     ]
+    likeness = _LIKENESS[name]
     rows = tuple(
         (
             row["name"], number(row["ndcg@10"]), signed(row.get("difference")),
             interval(row.get("low"), row.get("high"), sign=True), number(row.get("recall@50")),
-            number(row.get("cold_recall@10")), number(row.get("seconds"), 1),
+            number(row.get("cold_recall@10")), *(number(row.get(key), 3) for key in likeness),
+            number(row.get("seconds"), 1),
         )
         for row in found
     )  # fmt: skip
-    head = ("variant", "NDCG@10", "difference", "95 % interval", "recall@50", "cold recall@10", "seconds")
+    head = (
+        "variant", "NDCG@10", "difference", "95 % interval", "recall@50", "cold recall@10", *likeness.values(),
+        "seconds",
+    )  # fmt: skip
     plots = (whiskers(name, points, "difference of NDCG@10", zero=True),) if points else ()
-    return Section(name, name.capitalize(), (_LEADS[name],), plots, (Table("Variants", head, rows),))
+    return Section(name, name.capitalize(), _LEADS[name], plots, (Table("Variants", head, rows),))
 
 
 def learning_curve(figures: Figures) -> Section | None:
@@ -45,3 +67,28 @@ def learning_curve(figures: Figures) -> Section | None:
     table = Table("By share of the users", ("share", "NDCG@10", "95 % interval"), rows)
     lead = ("The product trained on a part of the users and judged on the same queries.",)
     return Section("learning_curve", "Learning curve", lead, (plot,), (table,))
+
+
+def missing(figures: Figures) -> Section | None:
+    """Which studies have no figures, and how to get them: a reader would not miss what is not there. The figures do not
+    say whether a study without a row was asked for, so the page does not either.
+    """
+    rows = tuple(
+        (name.replace("_", " "), question, _remedy(figures, name))
+        for name, question in _QUESTIONS.items()
+        if not figures.get(name)
+    )
+    if not rows:
+        return None
+    lead = ("These have no figures here: they were not asked for, or there was nothing to measure.",)
+    table = Table("How to make them", ("study", "finds out", "flag of recsys evaluate"), rows, is_text=True)
+    return Section("missing", "Studies without figures", lead, tables=(table,))
+
+
+def _remedy(figures: Figures, name: str) -> str:
+    """The flag that makes a study, or why none would."""
+    if name == "ablations" and figures["task"]["kind"] == "repeat":
+        return "none: the task repeat has no ablations"
+    if name == "robustness" and figures["training"].get("encoder", {}).get("kept") == "none":
+        return "none: the model reads no text"
+    return f"--{name.replace('_', '-')}"
