@@ -415,11 +415,12 @@ class Recommender:
             self.attributes.values(cap.column, "cap")
 
     def _hidden(self, request: Request, history: AskedHistory) -> npt.NDArray[np.int64]:
-        """What the list must not hold: the history (unless told otherwise), what the user has dismissed, and what the
-        request excludes.
+        """What the list must not hold: the history (unless told otherwise), what the user has dismissed (unless it is
+        named to be ordered), and what the request excludes.
         """
         named = self.model.catalogue.items.rows(list(request.exclude))
-        seen = history.seen if self._excludes_seen(request) else history.dismissed
+        unwanted = history.dismissed if request.among is None else history.dismissed[:0]
+        seen = history.seen if self._excludes_seen(request) else unwanted
         return np.concatenate([seen, named[named >= 0]])
 
 

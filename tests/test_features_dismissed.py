@@ -153,3 +153,5 @@ def test_what_was_dismissed_is_in_no_list_until_it_is_taken(tiny_model: FittedMo
     assert "space-01" in listed(*taken)
     assert listed(*taken) - listed(*taken, sent_away) == {"space-01"}
     assert listed(*taken, sent_away, again) == listed(*taken)
+    named = Request(history=(*taken, sent_away), among=("space-01", "space-09"), n=2, exclude_seen=False)
+    assert {item.item_id for item in recommender.recommend(named).items} == {"space-01", "space-09"}
