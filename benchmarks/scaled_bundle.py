@@ -40,7 +40,8 @@ NOISE = 0.5
 ELSEWHERE = 0.2
 """Share of an item's neighbours, and of a user's events, that are in another copy of the catalogue."""
 _VECTORS = ("embeddings", "item_factors", "vectors")
-_LISTS = ("new_rows", "order", "value_attribute")
+_ROWS = ("new_rows", "untouched_rows")
+_LISTS = (*_ROWS, "order", "value_attribute")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,11 +172,12 @@ def _matrix(matrix: sp.csr_matrix, scale: Scale) -> sp.csr_matrix:
 
 
 def _lists(component: Any, changed: dict[str, Any], scale: Scale) -> dict[str, Any]:
-    """Lists of item rows: the new items of every copy; the popularity order of the scaled counts."""
+    """Lists of item rows: the same items of every copy; the popularity order of the scaled counts."""
     out: dict[str, Any] = {}
-    if hasattr(component, "new_rows"):
-        copies = np.repeat(np.arange(scale.copies), len(component.new_rows))
-        out["new_rows"] = scale.rows(component.new_rows) + copies * scale.num_items
+    for name in _ROWS:
+        if hasattr(component, name):
+            rows = getattr(component, name)
+            out[name] = scale.rows(rows) + np.repeat(np.arange(scale.copies), len(rows)) * scale.num_items
     if hasattr(component, "order"):
         out["order"] = np.argsort(-changed["values"], kind="stable").astype(np.int64)
     return out

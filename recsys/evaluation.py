@@ -74,7 +74,7 @@ def evaluate(
     settings = model.settings if model else settings or Settings()
     asked = split(dataset, task, event_settings=settings.events)
     if not len(asked):
-        wanted = "likes an item" if asked.kind == "repeat" else "meets a new item"
+        wanted = "likes an item" if asked.kind == "repeat" else "likes a new item"
         raise DataError(
             f"task {asked.kind} has no query: in the held-out part of the {len(dataset.events)} events no user with a "
             f"history {wanted}. Give more data or another task"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from features.builder import FeatureMatrix
+from features.interactions import EventSettings
 from features.tables import BoolArray, Dataset
 from recsys.errors import DataError, SettingsError
 from recsys.metrics import Floats, count, hit_matrix, ndcg_at_k
@@ -27,9 +28,16 @@ K = 10
 
 
 def validation_task(
-    dataset: Dataset, task: str | None, *, hold_out: bool, max_queries: int, seed: int
+    dataset: Dataset,
+    task: str | None,
+    *,
+    hold_out: bool,
+    max_queries: int,
+    seed: int,
+    event_settings: EventSettings | None = None,
 ) -> EvaluationTask:
-    """The newest part of `dataset` as a task of that kind, with at most `max_queries` of its queries, drawn at random.
+    """The newest part of `dataset` as a task of that kind, with at most `max_queries` of its queries, drawn at random;
+    `event_settings`: see `split`.
 
     With `hold_out` the part that `recsys evaluate` with this task judges on is taken away before anything is looked
     at. DataError where no query is left, SettingsError for the task repeat: trials are given up by the ranker of lists
@@ -37,13 +45,13 @@ def validation_task(
     """
     if task == "repeat":
         raise SettingsError("task 'repeat' can't be tuned on; use live, static or loo")
-    visible = without_test(dataset, task) if hold_out else dataset
-    asked = split(visible, task)
+    visible = without_test(dataset, task, event_settings=event_settings) if hold_out else dataset
+    asked = split(visible, task, event_settings=event_settings)
     if not len(asked):
         remedy = ", or --no-hold-out, which tunes on all of the data" if hold_out else ""
         raise DataError(
             f"task {asked.kind} has no query to tune on: in the newest part of the {len(visible.events)} events that "
-            f"may be looked at no user with a history meets a new item. Give more data or another task{remedy}"
+            f"may be looked at no user with a history likes a new item. Give more data or another task{remedy}"
         )
     chosen = np.sort(np.random.default_rng([seed, 7]).permutation(len(asked))[:max_queries])
     requests, truths, users = (tuple(part[k] for k in chosen) for part in (asked.requests, asked.truths, asked.users))

@@ -1,7 +1,8 @@
 """Robustness: how much the lists change and lose when the catalogue's texts are noisy at answering time.
 
 The titles and descriptions are disturbed (`features.noise`), the catalogue is embedded again with the model's own
-encoder, and all that reads embeddings answers from the new ones. Nothing is fitted again, behaviour is untouched.
+encoder, and all that reads embeddings answers from the new ones. Nothing is fitted again, behaviour is untouched; and
+so are the ALS factors of items with events, even where text was mixed into them (`text_evidence`).
 """
 
 from __future__ import annotations

@@ -1,22 +1,28 @@
 """Honest splits: what may be learned from, what is asked, and what the right answers are.
 
-static  one list a user at the time T, the 90 % quantile of all event times; truth = the user's new items from T on.
+static  one list a user at the time T, the 90 % quantile of the event times; truth = the new items liked from T on.
 live    the same T. One list before each moment at which a user acts (all events of one user with one timestamp are one
-        moment: they have no order), from the history strictly before it; truth = the new items of that moment.
+        moment: they have no order), from the history strictly before it; truth = the new items liked in that moment.
 stream  the queries of live, of a service that reads the histories from its event store: all events from T on are posted
         in the order of time, each after what is asked at its time.
-loo     leave-one-out by each user's own order; truth = the last new item, and training sees all but the last two.
+loo     leave-one-out by each user's own order; truth = the last item that was liked when it was new, and training sees
+        what came before the last two of these.
 repeat  the moments of live; truth = every liked item of the moment, those of the history too, and the lists may hold
         them. Without a clock: the last moment of each user, and training sees all but that.
 
-New means not in the history, whatever the event. Every request carries its history and, but for repeat, leaves it out
-of the list.
+Liked is what training takes for a sign of interest: an event whose type weighs more than 0. New is what the product
+may still show: not in the history, whatever the event. So an item that was dismissed and is bought at a later moment is
+no truth, as no list could hold it; where the list comes before both, as in static, or both are of one moment, it is
+one. Events of ignored types (see `EventSettings`) are nothing a user did: as in training and at answering, it is as if
+they were not there, but that the service of stream is told of them.
+
+Every request carries its history and, but for repeat, leaves it out of the list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Literal, Self
@@ -24,7 +30,7 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from features.interactions import EventSettings, event_weights
+from features.interactions import EventSettings, acted_on, event_weights
 from features.runs import rank_in_run, run_lengths, run_starts
 from features.tables import BoolArray, Clock, Dataset, Events, FloatArray
 from recsys.errors import SettingsError
@@ -66,32 +72,37 @@ def split(
     """The task of that kind (None: live with a clock, else loo) over all of the data set's events.
 
     `quantile` sets T; a user has at most `per_user` queries in `live` and `repeat`, at the earliest moments;
-    `event_settings` say what is liked in `repeat`. Queries are ordered by user row, then time. SettingsError where the
-    kind is unknown or needs a clock that the data lack.
+    `event_settings` say what is liked and what is ignored. Queries are ordered by user row, then time. SettingsError
+    where the kind is unknown or needs a clock that the data lack.
     """
-    kind = _kind(dataset.events, task)
+    kind, event_settings = _kind(dataset.events, task), event_settings or EventSettings()
+    acted = acted_on(dataset, event_settings)
     if kind == "loo":
-        return _leave_one_out(dataset)
-    timeline = _Timeline.of(dataset.events, len(dataset.catalogue))
-    if kind == "repeat":
-        liked = np.asarray(event_weights(dataset.events, event_settings or EventSettings()) > 0)
-        timeline = replace(timeline, is_truth=liked[timeline.rows])
-        if not dataset.events.has_clock:
-            return _last_moments(dataset, timeline)
-    return _by_time(dataset, timeline, kind, quantile, per_user)
+        return _leave_one_out(acted, event_settings)
+    if kind == "repeat" and not acted.events.has_clock:
+        return _last_moments(acted, event_settings)
+    cut = _cut(acted.events, quantile)
+    made = _by_time(acted, kind, cut, per_user, event_settings)
+    later = dataset.events.select(np.asarray(dataset.events.times >= cut))
+    return replace(made, later=later) if kind == "stream" else made
 
 
-def without_test(dataset: Dataset, task: str | None = None, quantile: float = 0.9) -> Dataset:
-    """The data set without what `split` of that kind judges on: what may be looked at to choose settings. Of loo, all
-    but each user's last new item; of the others, what `split` trains on.
+def without_test(
+    dataset: Dataset,
+    task: str | None = None,
+    quantile: float = 0.9,
+    event_settings: EventSettings | None = None,
+) -> Dataset:
+    """The data set without what `split` of that kind, with the same `event_settings`, judges on: what may be looked at
+    to choose settings. Of loo, what came before each user's truth; of the others, what `split` trains on.
     """
-    kind = _kind(dataset.events, task)
+    kind, event_settings = _kind(dataset.events, task), event_settings or EventSettings()
+    dataset = acted_on(dataset, event_settings)
     if kind == "repeat" and not dataset.events.has_clock:
-        return split(dataset, kind).train
+        return split(dataset, kind, event_settings=event_settings).train
     if kind != "loo":
         return dataset.with_events(dataset.events.before(_cut(dataset.events, quantile)))
-    timeline = _Timeline.of(dataset.events, len(dataset.catalogue))
-    return dataset.with_events(_but_the_newest(dataset.events, timeline.select(timeline.is_truth), 1))
+    return dataset.with_events(_but_the_newest(dataset.events, _first_touches(dataset, event_settings), 1))
 
 
 def _cut(events: Events, quantile: float) -> float:
@@ -117,28 +128,43 @@ def _kind(events: Events, task: str | None) -> TaskKind:
 @dataclass(frozen=True)
 class _Timeline:
     """Events by user, then time; events of one moment keep the order of the file. `rows` are their positions in the
-    data set's events; `is_truth` marks what can be asked for: the first event of each (user, item), or, for repeat,
-    every liked event."""
+    data set's events; `is_new` marks one event of each (user, item): the first, or a liked one of the same moment;
+    `is_truth` what can be asked for: what is new and liked, or, for repeat, all that is liked."""
 
     rows: _Rows
     users: npt.NDArray[np.integer]
     items: npt.NDArray[np.integer]
     times: FloatArray
+    is_new: BoolArray
     is_truth: BoolArray
 
     @classmethod
-    def of(cls, events: Events, num_items: int) -> Self:
+    def of(
+        cls,
+        events: Events,
+        num_items: int,
+        settings: EventSettings,
+        *,
+        together_from: float = np.inf,
+        repeats: bool = False,
+    ) -> Self:
+        """What happens from `together_from` on is asked for at once, so that none of it comes before the rest; where
+        `repeats`, what is liked can be asked for again.
+        """
         rows = np.lexsort((events.times, events.user_rows))
-        users, items = events.user_rows[rows], events.item_rows[rows]
-        is_truth = np.zeros(len(rows), dtype=bool)
-        is_truth[np.unique(users.astype(np.int64) * num_items + items, return_index=True)[1]] = True
-        return cls(rows, users, items, events.times[rows], is_truth)
+        users, items, times = events.user_rows[rows], events.item_rows[rows], events.times[rows]
+        is_liked = np.asarray(event_weights(events, settings)[rows] > 0)
+        pairs = users.astype(np.int64) * num_items + items
+        order = np.lexsort((~is_liked, np.minimum(times, together_from), pairs))
+        is_new = np.zeros(len(rows), dtype=bool)
+        is_new[order[run_starts(pairs[order])]] = True
+        return cls(rows, users, items, times, is_new, is_liked if repeats else is_liked & is_new)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def select(self, mask: BoolArray) -> _Timeline:
-        return _Timeline(self.rows[mask], self.users[mask], self.items[mask], self.times[mask], self.is_truth[mask])
+        return _Timeline(*(getattr(self, own.name)[mask] for own in fields(self)))
 
     @cached_property
     def user_starts(self) -> _Rows:
@@ -178,15 +204,16 @@ class _Queries:
         return _Queries(self.starts[mask], self.stops[mask], self.ends[mask], self.at[mask])
 
 
-def _by_time(dataset: Dataset, timeline: _Timeline, kind: TaskKind, quantile: float, per_user: int) -> EvaluationTask:
-    events = dataset.events
-    cut = _cut(events, quantile)
+def _by_time(dataset: Dataset, kind: TaskKind, cut: float, per_user: int, settings: EventSettings) -> EvaluationTask:
+    events, together_from = dataset.events, cut if kind == "static" else np.inf
+    timeline = _Timeline.of(
+        events, len(dataset.catalogue), settings, together_from=together_from, repeats=kind == "repeat"
+    )
     queries = _at_the_cut(timeline, cut) if kind == "static" else _before_moments(timeline, cut)
     queries = queries.select((queries.stops > queries.starts) & (timeline.num_truths(queries.stops, queries.ends) > 0))
     if kind != "static":
         queries = queries.select(rank_in_run(queries.starts) < per_user)
-    task = _task(kind, dataset, events.before(cut), timeline, queries, cut)
-    return replace(task, later=events.select(np.asarray(events.times >= cut))) if kind == "stream" else task
+    return _task(kind, dataset, events.before(cut), timeline, queries, cut)
 
 
 def _at_the_cut(timeline: _Timeline, cut: float) -> _Queries:
@@ -204,8 +231,9 @@ def _before_moments(timeline: _Timeline, cut: float) -> _Queries:
     return queries.select(np.asarray(queries.at >= cut))
 
 
-def _last_moments(dataset: Dataset, timeline: _Timeline) -> EvaluationTask:
+def _last_moments(dataset: Dataset, settings: EventSettings) -> EvaluationTask:
     """Each user's last moment, asked of those who have another before it; only the users' own orders are used."""
+    timeline = _Timeline.of(dataset.events, len(dataset.catalogue), settings, repeats=True)
     starts, last = timeline.user_starts, timeline.moment_starts
     ends = _stops(starts, len(timeline))
     stops = last[np.searchsorted(last, ends) - 1]
@@ -219,22 +247,33 @@ def _last_moments(dataset: Dataset, timeline: _Timeline) -> EvaluationTask:
     return _task("repeat", dataset, dataset.events.select(train), timeline, asked, None)
 
 
-def _leave_one_out(dataset: Dataset) -> EvaluationTask:
-    """Each user's distinct items by first touch. Of data with a clock, too, only the order is used: users are cut at
-    different times, so a clock shared between them would show the future of one in the past of another."""
-    timeline = _Timeline.of(dataset.events, len(dataset.catalogue))
-    timeline = timeline.select(timeline.is_truth)
+def _leave_one_out(dataset: Dataset, settings: EventSettings) -> EvaluationTask:
+    """Each user's last truth, asked of those who have three."""
+    timeline = _first_touches(dataset, settings)
     starts = timeline.user_starts
     ends = _stops(starts, len(timeline))
-    queries = _Queries(starts, ends - 1, ends, np.full(len(starts), np.nan)).select(ends - starts >= 3)
+    num_truths = timeline.num_truths(starts, ends)
+    enough = num_truths >= 3
+    last = np.flatnonzero(timeline.is_truth)[np.cumsum(num_truths)[enough] - 1]
+    queries = _Queries(starts[enough], last, ends[enough], np.full(len(last), np.nan))
     return _task("loo", dataset, _but_the_newest(dataset.events, timeline, 2), timeline, queries, None)
 
 
+def _first_touches(dataset: Dataset, settings: EventSettings) -> _Timeline:
+    """Each user's distinct items by first touch. Of data with a clock, too, only the order is used: users are cut at
+    different times, so a clock shared between them would show the future of one in the past of another."""
+    timeline = _Timeline.of(dataset.events, len(dataset.catalogue), settings)
+    return timeline.select(timeline.is_new)
+
+
 def _but_the_newest(events: Events, timeline: _Timeline, num_hidden: int) -> Events:
-    """Each user's new items less the last `num_hidden` (one fewer of users with less than three), by their order."""
-    place = rank_in_run(timeline.users)
-    length = np.repeat(run_lengths(timeline.users), run_lengths(timeline.users))
-    kept = np.flatnonzero(place < length - np.where(length >= 3, num_hidden, num_hidden - 1))
+    """What came before each user's last `num_hidden` truths (one fewer of users with less than three), by its order."""
+    place, lengths = rank_in_run(timeline.users), run_lengths(timeline.users)
+    starts = timeline.own_start
+    so_far = timeline.num_truths(starts, np.arange(len(timeline)) + 1)
+    of_user = timeline.num_truths(starts, starts + np.repeat(lengths, lengths))
+    known = np.maximum(of_user - np.where(of_user >= 3, num_hidden, num_hidden - 1), 0)
+    kept = np.flatnonzero(so_far <= known)
     kept = kept[np.argsort(place[kept], kind="stable")]
     return _reordered(events, timeline.rows[kept], place[kept].astype(np.float64), "sequence")
 

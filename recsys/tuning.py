@@ -85,7 +85,9 @@ def tune(
     SettingsError and DataError; any error of a trial that is no SettingsError.
     """
     settings = settings or Settings()
-    asked = validation_task(dataset, task, hold_out=hold_out, max_queries=max_queries, seed=settings.seed)
+    asked = validation_task(
+        dataset, task, hold_out=hold_out, max_queries=max_queries, seed=settings.seed, event_settings=settings.events
+    )
     has_text = settings.encoder.model != "none" and any(dataset.catalogue.texts(settings.encoder.text_columns))
     space = SearchSpace.of(settings, has_text=has_text, only=only)
     with open_study(study_file, identity(asked, dataset, settings, space, hold_out=hold_out)) as study:

@@ -180,6 +180,13 @@ def test_a_split_without_a_query_is_an_error():
         evaluate(dataset(LEARNED), task="static", model=handmade_model())
 
 
+@pytest.mark.parametrize("task", ["live", "static", "stream"])
+def test_where_the_settings_give_a_type_no_weight_it_is_no_right_answer(task):
+    model = handmade_model(settings=settings_from({"events": {"weights": {"view": 0.0}}}))
+    with pytest.raises(DataError, match="likes a new item"):
+        evaluate(world(), task=task, model=model)
+
+
 @pytest.fixture(scope="module")
 def small_world():
     """Sixty users walk around a ring of twelve items, so that the next item is always known."""
@@ -267,6 +274,19 @@ class TestStream:
             np.testing.assert_array_equal(streaming.product.per_query[metric], values)
             np.testing.assert_array_equal(fixed.per_query[metric], values)
         assert streaming.strategies == live.strategies
+
+    @pytest.mark.parametrize("task", ["live", "stream"])
+    def test_what_was_shown_to_a_user_may_still_be_listed_and_is_right_when_it_is_taken(self, task: str) -> None:
+        """bob is shown i03 in the held-out time, just before he takes it."""
+        shown = dataset([*LEARNED, *[("filler", "i00")] * 30, LATE[0], LATE[1], *LATE[1:]], TRAINED_UNTIL - 35)
+        kinds = shown.events.kinds.copy()
+        kinds[-5] = 1
+        events = dataclasses.replace(shown.events, kinds=kinds, kind_names=("view", "impression"))
+        still = handmade_model(settings=settings_from({"store": {"live_ranking": False}}))
+        found = evaluate(shown.with_events(events), task=task, model=still)
+        assert found.task.truths == split(world(), task).truths
+        plain = evaluate(world(), task="live", model=handmade_model())
+        np.testing.assert_array_equal(found.product.per_query["ndcg@10"], plain.product.per_query["ndcg@10"])
 
     def test_every_event_is_posted_and_none_before_it_is_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         said: list[tuple[str, float]] = []

@@ -21,12 +21,14 @@ from features.numpy_encoder import load_numpy_encoder
 from features.tables import Catalogue, Dataset, IdIndex
 from handmade import NUM_ITEMS, handmade_model
 from recsys.bundle import load_bundle, save_bundle
+from recsys.embeddings import with_embeddings
 from recsys.item_documents import ItemColumns
 from recsys.live_items import ItemChange, ItemEditor
 from recsys.manifest import plain
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import HistoryEvent, Recommendation, Request
+from recsys.retrieval.als import AlsSource
 from recsys.settings import settings_from
 from tiny_bert import write_tiny_bert
 
@@ -131,6 +133,19 @@ class TestNewItems:
         assert sources["sequence"].vectors[row].any()
         assert not sources["sequence"].ids[row].any()
         assert row in sources["new_items"].new_rows
+
+    def test_over_other_texts_behaviour_speaks_for_it_by_these(self, model: FittedModel, editor: ItemEditor) -> None:
+        """What came after the training is as untouched as what was there."""
+        changed = editor.with_items(model, [put(), put("rose-1", title="rose garden compost")])
+        rows = changed.catalogue.items.rows(["space-99", "rose-1"])
+        other = changed.features.pairs.embeddings.copy()
+        other[rows] = other[rows[::-1]]
+        before, after = (
+            next(source for source in one.sources if isinstance(source, AlsSource))
+            for one in (changed, with_embeddings(changed, other))
+        )
+        assert (before.item_factors[rows[0]] != before.item_factors[rows[1]]).any()
+        assert_equal(after.item_factors[rows], before.item_factors[rows[::-1]])
 
     def test_the_answers_are_those_of_a_bundle_that_holds_it(
         self, model: FittedModel, editor: ItemEditor, tmp_path: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from features.grid import on_grid
 from features.histories import Histories
 from features.interactions import EventSettings
 from features.runs import Pairs
+from features.state import load_state, save_state
 from features.tables import Dataset
 from recsys.retrieval.als import AlsSettings, AlsSource
 from recsys.retrieval.base import FitData
@@ -91,6 +93,52 @@ def test_a_text_that_comes_later_gets_the_factors_of_one_that_was_there(data: Fi
     np.testing.assert_allclose(source.project(data.embeddings[rows]), source.item_factors[rows], atol=2**-11)
 
 
+def with_exchanged_texts(embeddings: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Each of the items says what another of them said."""
+    other = embeddings.copy()
+    other[rows] = embeddings[rows[::-1]]
+    return other
+
+
+def test_over_other_texts_untouched_items_alone_get_other_factors(data: FitData, tiny_dataset: Dataset) -> None:
+    source = AlsSource.fit(data, SETTINGS)
+    rows = as_rows(tiny_dataset, NEW_SPACE, NEW_GARDEN)
+    assert data.embeddings is not None
+    other = source.with_embeddings(with_exchanged_texts(data.embeddings, rows))
+    np.testing.assert_array_equal(other.item_factors[rows], source.project(data.embeddings[rows[::-1]]))
+    touched = np.setdiff1d(np.arange(data.num_items), rows)
+    np.testing.assert_array_equal(other.item_factors[touched], source.item_factors[touched])
+    assert other.moved.tolist() == sorted(rows), "an index holds what they were"
+    assert score(other, tiny_dataset, "space-03", NEW_GARDEN) > 0.1
+    assert other.largest_norm == source.largest_norm
+    rewritten = source.with_embeddings(with_exchanged_texts(data.embeddings, touched))
+    np.testing.assert_array_equal(rewritten.item_factors, source.item_factors)
+    assert not len(rewritten.moved)
+
+
+def test_what_a_text_was_mixed_into_keeps_it(data: FitData, tiny_dataset: Dataset) -> None:
+    """The texts of before are not kept, so what they gave to touched items can't be taken back."""
+    source = AlsSource.fit(data, SETTINGS.model_copy(update={"text_evidence": 9.0}))
+    assert data.embeddings is not None
+    other = source.with_embeddings(data.embeddings[::-1].copy())
+    changed = np.flatnonzero((other.item_factors != source.item_factors).any(axis=1))
+    assert changed.tolist() == sorted(as_rows(tiny_dataset, NEW_SPACE, NEW_GARDEN))
+
+
+def test_a_source_without_a_map_stays_over_other_texts(data: FitData) -> None:
+    source = AlsSource.fit(data, SETTINGS.model_copy(update={"from_text": False}))
+    assert source.with_embeddings(np.ones((data.num_items, 8), np.float32)) is source
+
+
+def test_a_bundle_from_before_untouched_items_were_kept_can_be_read(data: FitData, tmp_path: Path) -> None:
+    source = AlsSource.fit(data, SETTINGS)
+    save_state(source, tmp_path / "als")
+    (tmp_path / "als" / "untouched_rows.npy").unlink()
+    loaded = load_state(AlsSource, tmp_path / "als")
+    np.testing.assert_array_equal(loaded.item_factors, source.item_factors)
+    assert loaded.untouched_rows.tolist() == []
+
+
 def blended(data: FitData, tuned: np.ndarray, share: float) -> FitData:
     """The same texts with a fine-tuned part before them."""
     assert data.embeddings is not None
@@ -114,6 +162,11 @@ def test_of_a_blend_the_pretrained_part_alone_is_learned_from(data: FitData, tin
         assert known.embeddings is not None
         np.testing.assert_allclose(source.project(known.embeddings[rows]), source.item_factors[rows], atol=2**-10)
         assert not source.projection[:5].any()
+        changed = source.with_embeddings(with_exchanged_texts(known.embeddings, rows))
+        np.testing.assert_array_equal(changed.item_factors[rows], source.project(known.embeddings[rows[::-1]]))
+        retold = known.embeddings.copy()
+        retold[:, :5] = retold[::-1, :5]
+        np.testing.assert_array_equal(source.with_embeddings(retold).item_factors, source.item_factors)
 
 
 def test_without_a_fine_tuned_part_all_is_read(data: FitData) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 
 import numpy as np
@@ -16,7 +17,9 @@ from recsys.errors import SettingsError
 from recsys.splits import LIST_LENGTH, split, without_test
 
 ITEMS = "abcdefgh"
-KINDS = ("view", "purchase")
+KINDS = ("view", "purchase", "dismiss", "impression")
+LIKED = ("view", "purchase")
+IGNORED = "impression"
 # user, item, time: 13 events, so that the median time is that of the seventh, 6.
 WORLD = [
     ("u", "a", 1), ("u", "b", 2), ("v", "a", 3), ("v", "b", 3), ("v", "c", 4), ("x", "d", 5),
@@ -172,6 +175,11 @@ any_rows = st.lists(
 )
 
 
+def acts_of(rows):
+    """By time, less what is nothing a user did."""
+    return sorted((row for row in rows if row[3] != IGNORED), key=lambda row: row[2])
+
+
 @given(any_rows, st.sampled_from([0.5, 0.75, 0.9]), st.integers(1, 3))
 def test_the_split_is_the_protocol_s(rows, quantile, per_user):
     """The protocol's words once more, one user and one event at a time."""
@@ -179,17 +187,22 @@ def test_the_split_is_the_protocol_s(rows, quantile, per_user):
         task = split(dataset(rows), kind, quantile, per_user)
         assert sorted(queries(task)) == sorted(_by_time(rows, kind, quantile, per_user))
     task = split(dataset(rows), "loo")
-    expected = _leave_one_out(rows)
-    assert sorted((user, tuple(i for i, _ in history), truth) for user, _, history, truth in queries(task)) == expected
+    asked, train = _leave_one_out(rows)
+    assert sorted((user, tuple(i for i, _ in history), truth) for user, _, history, truth in queries(task)) == asked
+    assert sorted(triples(task)) == train
 
 
 @given(any_rows, st.randoms(use_true_random=False))
 def test_nothing_after_the_cut_reaches_training(rows, random):
-    """Give every event from the cut on another user, item and kind: the train part stays the same to the last bit."""
+    """Give every event from the cut on another user, item and kind: the train part stays the same to the last bit. The
+    kinds are such as move no cut."""
+    rows = acts_of(rows)
     before = split(dataset(rows), "live", 0.5)
     late = [row for row in rows if row[2] >= before.cut]
     early = [row for row in rows if row[2] < before.cut]
-    relabelled = [(random.choice("uvwx"), random.choice(ITEMS), time, random.choice(KINDS)) for _, _, time, _ in late]
+    relabelled = [
+        (random.choice("uvwx"), random.choice(ITEMS), time, random.choice(KINDS[:3])) for _, _, time, _ in late
+    ]
     random.shuffle(relabelled)
     after = split(dataset([*early, *relabelled]), "live", 0.5)
     assert after.cut == before.cut
@@ -228,18 +241,19 @@ def _other_end(items, random):
 
 
 def _by_time(rows, kind, quantile, per_user):
-    rows = sorted(rows, key=lambda row: row[2])
+    rows = acts_of(rows)
     if not rows:
         return []
     cut = float(np.quantile([row[2] for row in rows], quantile))
     found = []
     for user in {row[0] for row in rows}:
         own = [(item, float(time)) for owner, item, time, _ in rows if owner == user]
+        liked = [(item, time) for owner, item, time, kind in rows if owner == user and kind in LIKED]
         moments = [cut] if kind == "static" else sorted({time for _, time in own if time >= cut})
         asked = 0
         for at in moments:
             past = tuple(event for event in own if event[1] < at)
-            now = [item for item, time in own if (time >= at if kind == "static" else time == at)]
+            now = [item for item, time in liked if (time >= at if kind == "static" else time == at)]
             truth = set(now) - {item for item, _ in past}
             if past and truth and asked < per_user:
                 found.append((user, at, past, "".join(sorted(truth))))
@@ -248,11 +262,23 @@ def _by_time(rows, kind, quantile, per_user):
 
 
 def _leave_one_out(rows):
-    order = defaultdict(list)
-    for user, item, _, _ in sorted(rows, key=lambda row: row[2]):
-        if item not in order[user]:
-            order[user].append(item)
-    return sorted((user, tuple(items[:-1]), items[-1]) for user, items in order.items() if len(items) >= 3)
+    """(user, history, truth) of each query, and the train part as (user, item, place)."""
+    asked, train = [], []
+    for user in {row[0] for row in rows}:
+        own = acts_of([row for row in rows if row[0] == user])
+        touches = []
+        for item in {row[1] for row in own}:
+            events = [(n, row[2], row[3] in LIKED) for n, row in enumerate(own) if row[1] == item]
+            first = [(n, liked) for n, time, liked in events if time == events[0][1]]
+            place, liked = next((event for event in first if event[1]), first[0])
+            touches.append((place, item, liked))
+        items, likes = [item for _, item, _ in sorted(touches)], [liked for _, _, liked in sorted(touches)]
+        truths = [n for n, liked in enumerate(likes) if liked]
+        if len(truths) >= 3:
+            asked.append((user, tuple(items[: truths[-1]]), items[truths[-1]]))
+        hidden = truths[-2:] if len(truths) >= 3 else truths[-1:]
+        train += [(user, item, n) for n, item in enumerate(items) if not hidden or n < hidden[0]]
+    return sorted(asked), sorted(train)
 
 
 def test_repeat_asks_before_the_moments_of_live_for_all_that_was_liked():
@@ -312,9 +338,130 @@ def test_without_the_test_part_of_loo_the_last_but_one_is_the_last():
 @given(any_rows)
 def test_nothing_that_is_judged_on_is_left_without_the_test_part(rows):
     data = dataset(rows)
-    for kind in ("live", "static", "loo"):
+    for kind in ("live", "static", "stream", "loo"):
         asked, events = split(data, kind), without_test(data, kind).events
         known = set(zip(data.users.ids[events.user_rows], data.catalogue.items.ids[events.item_rows], strict=True))
         answers = {(user, item) for user, truth in zip(asked.users, asked.truths, strict=True) for item in truth}
         assert not known & answers
         assert kind == "loo" or not (events.times >= asked.cut).any()
+
+
+ALL_TASKS = ("live", "static", "stream", "repeat", "loo")
+
+
+def world_with(*changed):
+    """WORLD, of which the rows that begin like one of `changed` have its kind."""
+    kinds = {row[:3]: row[3] for row in changed}
+    return [(*row, kinds.get(row, "view")) for row in WORLD]
+
+
+@pytest.mark.parametrize("kind", ALL_TASKS)
+@pytest.mark.parametrize("shown", ["dismiss", "impression"])
+def test_what_is_dismissed_or_only_shown_is_no_right_answer(kind, shown):
+    """The moments at which u and w would meet nothing else are not asked about."""
+    rows = world_with(("u", "f", 9, shown), ("w", "c", 11, shown), ("u", "e", 7, shown))
+    found = [(q[0], q[3]) for q in queries(split(dataset(rows), kind, quantile=0.5))]
+    live = [("u", "c"), ("u", "d")]
+    assert found == {
+        "live": live, "stream": live, "static": [("u", "cd")], "repeat": [*live, ("u", "a")],
+        "loo": [("u", "d"), ("v", "c")],
+    }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ALL_TASKS)
+def test_what_was_shown_or_dismissed_before_it_is_bought(kind):
+    """An impression leaves the item new; a dismissed item is seen, and the product would leave it out of the list."""
+    truths = {}
+    for first in ("impression", "dismiss"):
+        rows = [
+            ("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "d", 4, first), ("x", "a", 5),
+            ("y", "b", 6), ("u", "d", 8, "purchase"), ("u", "e", 9, "dismiss"),
+        ]  # fmt: skip
+        truths[first] = [(q[0], q[3]) for q in queries(split(dataset(rows), kind, quantile=0.7))]
+    assert truths["impression"] == [("u", "d")]
+    assert truths["dismiss"] == {"repeat": [("u", "d")], "loo": [("u", "c")]}.get(kind, [])
+
+
+def test_a_list_made_before_the_dismissal_may_hold_what_is_bought_after_it():
+    """static asks before both; in live and loo, the dismissal comes first."""
+    rows = [("u", "a", 1), ("u", "b", 2), ("v", "a", 3), ("u", "d", 6, "dismiss"), ("u", "d", 8, "purchase")]
+    asked = {kind: queries(split(dataset(rows), kind, quantile=0.6)) for kind in ("live", "static", "loo")}
+    assert [(q[0], q[3]) for q in asked["static"]] == [("u", "d")]
+    assert asked["live"] == asked["loo"] == []
+
+
+@pytest.mark.parametrize("kinds", [("dismiss", "purchase"), ("purchase", "dismiss")])
+@pytest.mark.parametrize("kind", ["live", "static", "loo"])
+def test_within_a_moment_which_has_no_order_it_is_liked(kind, kinds):
+    rows = [("u", "a", 1), ("u", "b", 2), ("v", "a", 3), *(("u", "c", 5, own) for own in kinds)]
+    assert [q[3] for q in queries(split(dataset(rows), kind, quantile=0.5))] == ["c"]
+
+
+@pytest.mark.parametrize("kind", ALL_TASKS)
+def test_it_is_as_if_impressions_were_not_there(kind):
+    """Not in a history, where they would make somebody a user with one, nor among the events that set the cut."""
+    shown = [
+        ("z", "a", 0, "impression"),
+        ("z", "b", 1, "impression"),
+        *(("u", "h", t, "impression") for t in range(20)),
+    ]
+    with_them = split(dataset([*shown, *WORLD, ("z", "c", 12)]), kind)
+    without = split(dataset([("z", "c", 12), *WORLD]), kind)
+    assert (sorted(queries(with_them)), with_them.cut, with_them.cold) == (
+        sorted(queries(without)), without.cut, without.cold,
+    )  # fmt: skip
+    assert sorted(triples(with_them)) == sorted(triples(without))
+
+
+def test_the_service_of_a_stream_is_told_what_was_shown():
+    rows = [*WORLD, ("u", "h", 10, "impression")]
+    task = split(dataset(rows), "stream", quantile=0.5)
+    assert task.later is not None
+    assert [KINDS[code] for code in task.later.kinds].count("impression") == 1
+    assert len(task.later) == sum(row[2] >= task.cut for row in rows)
+
+
+def test_only_moments_that_are_asked_count_towards_a_user_s_limit():
+    rows = world_with(("u", "c", 6, "dismiss"))
+    task = split(dataset(rows), "live", quantile=0.5, per_user=1)
+    assert [(q[0], q[1], q[3]) for q in queries(task)] == [("u", 7, "de"), ("w", 11, "c")]
+
+
+@pytest.mark.parametrize("kind", ALL_TASKS)
+def test_the_settings_say_what_is_liked(kind):
+    """Where views weigh nothing, what is viewed and bought later is seen, but for static, which asks before both."""
+    rows = [
+        ("u", "a", 1, "purchase"), ("u", "b", 2, "purchase"), ("v", "a", 3), ("u", "c", 6), ("u", "c", 7, "purchase"),
+        ("u", "d", 8, "purchase"),
+    ]  # fmt: skip
+    settings = EventSettings(weights={"view": 0.0, "purchase": 1.0})
+    found = "".join(q[3] for q in queries(split(dataset(rows), kind, quantile=0.5, event_settings=settings)))
+    assert found == {"live": "d", "stream": "d", "static": "cd", "repeat": "cd", "loo": "d"}[kind]
+
+
+@pytest.mark.parametrize("settings", [None, EventSettings(weights={"view": 1.0, "purchase": 0.0}, ignored=("view",))])
+@pytest.mark.parametrize("kind", ["live", "static", "repeat", "loo"])
+def test_without_the_test_part_there_is_what_the_same_settings_leave(kind, settings):
+    data = dataset(world_with(("u", "b", 2, "dismiss"), ("u", "d", 7, "purchase"), ("u", "f", 9, "impression")))
+    left, task = without_test(data, kind, 0.5, settings), split(data, kind, 0.5, event_settings=settings)
+    known = triples(dataclasses.replace(task, train=left))
+    assert kind == "loo" or known == triples(task)
+    if kind == "repeat":
+        return  # what is right there may be known
+    answers = {(user, item) for user, truth in zip(task.users, task.truths, strict=True) for item in truth}
+    assert not answers & {(user, item) for user, item, _ in known}
+
+
+def test_loo_counts_liked_items_alone():
+    """u has four: a, b, d and f. What was dismissed stays in the history and in what came before; what came after the
+    last but one is not trained on."""
+    rows = [
+        ("u", "a", 1), ("u", "b", 2), ("u", "c", 3, "dismiss"), ("u", "d", 4), ("u", "e", 5, "dismiss"), ("u", "f", 6),
+        ("u", "g", 7, "dismiss"), ("v", "a", 1, "dismiss"), ("v", "b", 2), ("w", "c", 1, "dismiss"),
+    ]  # fmt: skip
+    data = dataset(rows, "sequence")
+    task, left = split(data), without_test(data)
+    assert [("".join(item for item, _ in q[2]), q[3]) for q in queries(task)] == [("abcde", "f")]
+    assert sorted(triples(task)) == [("u", "a", 0), ("u", "b", 1), ("u", "c", 2), ("v", "a", 0), ("w", "c", 0)]
+    assert [("".join(item for item, _ in q[2]), q[3]) for q in queries(split(left))] == [("abc", "d")]
+    assert len(left.events) == 5 + 2 + 1

@@ -512,6 +512,20 @@ class TestHonesty:
         assert some.requests == validation_task(tiny_dataset, "live", max_queries=20, **options).requests
         assert some.requests != validation_task(tiny_dataset, "live", max_queries=20, hold_out=True, seed=1).requests
 
+    @pytest.mark.parametrize("kind", ["live", "static", "loo"])
+    def test_what_the_settings_give_no_weight_is_not_tuned_for(self, tiny_dataset: Dataset, kind: str) -> None:
+        """Books that are only glanced at are not asked for."""
+        kinds, glanced_at = tiny_dataset.events.kinds.copy(), {"space-06", "space-07"}
+        kinds[np.isin(tiny_dataset.events.item_rows, tiny_dataset.catalogue.items.rows(sorted(glanced_at)))] = 1
+        events = dataclasses.replace(tiny_dataset.events, kinds=kinds, kind_names=("purchase", "glance"))
+        data, settings = tiny_dataset.with_events(events), settings_from({"events": {"weights": {"glance": 0.0}}})
+        options: dict[str, Any] = {"hold_out": True, "max_queries": 1000, "seed": 0}
+        asked, liked = (validation_task(data, kind, event_settings=e, **options) for e in (None, settings.events))
+        assert any(truth & glanced_at for truth in asked.truths)
+        assert not any(truth & glanced_at for truth in liked.truths)
+        with pytest.raises(DataError, match="likes a new item"):
+            tune(data, settings_from({"events": {"weights": {"purchase": 0.0, "glance": 0.0}}}), kind, num_trials=1)
+
     def test_candidates_are_found_once_for_all_rankers(
         self, tiny_dataset: Dataset, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -117,7 +117,7 @@ def all_variants(common: Sequence[str], variants: Sequence[str]) -> dict[str, li
 
 def judged(dataset: Dataset, task: str | None, settings: Settings, *, test_part: bool) -> EvaluationTask:
     """The queries; DataError where there is none."""
-    visible = dataset if test_part else without_test(dataset, task)
+    visible = dataset if test_part else without_test(dataset, task, event_settings=settings.events)
     asked = split(visible, task, event_settings=settings.events)
     if not len(asked):
         raise DataError(f"task {asked.kind} has no query in the newest part of {len(visible.events)} events; give more")

@@ -19,7 +19,17 @@ from features.histories import Histories
 from features.row_changes import RowChanges
 from features.settings import Settings
 from recsys.retrieval.base import FitData
-from recsys.retrieval.nearest import NO_INDEX, NONE_MOVED, Bytes, Ints, Nearest, build_index, nearest, with_moved
+from recsys.retrieval.nearest import (
+    NO_INDEX,
+    NONE_MOVED,
+    Bytes,
+    Ints,
+    Nearest,
+    build_index,
+    nearest,
+    with_moved,
+    with_moved_rows,
+)
 from recsys.retrieval.projection import mapped, project_factors, with_text
 from recsys.retrieval.scores import F32, InnerProductScores, Scores
 
@@ -40,7 +50,8 @@ class AlsSettings(Settings):
     """Items without events get the factors that their text predicts."""
     text_evidence: float = Field(default=0.0, ge=0)
     """How many events the text's prediction counts as for items that have some; 0: it counts for untouched ones only,
-    which measured best (IFDB: .0655 NDCG@10 alone, .0631 with 1, .0568 with 10).
+    which measured best (IFDB: .0655 NDCG@10 alone, .0631 with 1, .0568 with 10). What it was mixed into stays so until
+    the next training, whatever the item's text says by then.
     """
 
 
@@ -48,8 +59,9 @@ class AlsSettings(Settings):
 class AlsSource:
     """`item_factors` (n_items, factors) float32 on the item grid, divided by `largest_norm`; `gram` (factors,
     factors) float64, that of the items with events; `projection` (embedding_size, factors) float32 maps text
-    embeddings to item factors, (0, factors) where there is nothing to learn it from; `index` is what `build_index` made
-    of the item factors then; `moved`: see `Nearest`.
+    embeddings to item factors, (0, factors) where there is nothing to learn it from; `untouched_rows` (n_untouched,)
+    int64 are the items without events, which have the factors that their text predicts (empty in bundles that were
+    written before it was kept); `index` is what `build_index` made of the item factors then; `moved`: see `Nearest`.
     """
 
     name: ClassVar[str] = "als"
@@ -61,6 +73,7 @@ class AlsSource:
     regularization: float
     half_life: float | None
     history_limit: int
+    untouched_rows: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
     index: Bytes = field(default_factory=lambda: NO_INDEX, repr=False, kw_only=True)
     moved: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
 
@@ -75,7 +88,8 @@ class AlsSource:
             factors = with_text(data, factors, projection, settings.text_evidence)
         largest = float(np.linalg.norm(factors, axis=1).max()) or 1.0
         factors = on_grid(factors / largest, items=True)
-        touched = factors[data.matrix.getnnz(axis=0) > 0].astype(np.float64) * largest
+        is_touched = data.matrix.getnnz(axis=0) > 0
+        touched = factors[is_touched].astype(np.float64) * largest
         return cls(
             factors,
             projection,
@@ -85,6 +99,7 @@ class AlsSource:
             settings.regularization,
             settings.half_life[0],
             settings.history_limit,
+            untouched_rows=np.flatnonzero(~is_touched),
             index=build_index(factors, data.seed),
         )
 
@@ -98,6 +113,15 @@ class AlsSource:
         longest = np.maximum(np.linalg.norm(factors, axis=1, keepdims=True), 1.0)
         return on_grid(factors / longest, items=True)
 
+    def with_embeddings(self, embeddings: F32) -> Self:
+        """The same users and items over other texts: what nobody has touched gets the factors that these predict."""
+        if not len(self.projection):
+            return self
+        factors = self.item_factors.copy()
+        factors[self.untouched_rows] = self.project(embeddings[self.untouched_rows])
+        moved = with_moved_rows(self.moved, self.untouched_rows, self.item_factors, factors)
+        return dataclasses.replace(self, item_factors=factors, moved=moved)
+
     def with_rows(self, changes: RowChanges) -> Self:
         """See `features.row_changes`: what nobody has taken gets the factors that its text predicts."""
         values = self.project(changes.embeddings)
@@ -105,7 +129,8 @@ class AlsSource:
         values[taken] = self.item_factors[changes.rows[taken]]
         factors = changes.placed(self.item_factors, values)
         moved = with_moved(self.moved, changes, self.item_factors, factors)
-        return dataclasses.replace(self, item_factors=factors, moved=moved)
+        untouched_rows = np.union1d(self.untouched_rows, changes.rows[changes.untouched])
+        return dataclasses.replace(self, item_factors=factors, untouched_rows=untouched_rows, moved=moved)
 
     def scores(self, histories: Histories) -> dict[str, Scores]:
         """Predicted preference (about 0..1), from the history decayed by `half_life`, and undecayed."""

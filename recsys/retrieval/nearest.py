@@ -124,8 +124,12 @@ def nearest(data: Bytes, moved: Ints = NONE_MOVED) -> Nearest | None:
 
 def with_moved(moved: Ints, changes: RowChanges, before: F32, after: F32) -> Ints:
     """`moved` and the rows there were before whose vectors the changes made others."""
-    old = changes.rows[~changes.new]
-    return np.union1d(moved, old[(before[old] != after[old]).any(axis=1)]).astype(np.int64)
+    return with_moved_rows(moved, changes.rows[~changes.new], before, after)
+
+
+def with_moved_rows(moved: Ints, rows: Ints, before: F32, after: F32) -> Ints:
+    """`moved` and those of `rows` whose vectors were others `before`."""
+    return np.union1d(moved, rows[(before[rows] != after[rows]).any(axis=1)]).astype(np.int64)
 
 
 def _faiss() -> Any:
