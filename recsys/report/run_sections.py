@@ -8,8 +8,8 @@ from recsys.report.parts import Figures, Section, Table, count, fact_table, mome
 from recsys.report.plots import bars
 
 _TASKS = {
-    "static": "One list a user at the cut; right are the user's new items from then on.",
-    "live": "One list before each moment at which a user acts after the cut; right are the new items of that moment.",
+    "static": "One list a user at the cut; right are new items that the user likes from then on.",
+    "live": "One list before each moment at which a user acts after the cut; right are new items that it likes then.",
     "loo": "One list a user; right is the last new item by the user's own order. Training saw all but the last two.",
     "repeat": (
         "One list before each moment at which a user acts after the cut, without a clock before each user's last "
