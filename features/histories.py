@@ -31,7 +31,7 @@ class LastTouches:
 
     `moments_ago` counts the user's moments with a liked event after the item's last touch (0 = the newest such moment);
     items of one basket share it, because a basket has no order. `counts` is how often the item was touched, `weights`
-    the largest weight of these touches and `last_weights` that of the last one.
+    the largest weight of these touches and `last_weights` that of the moment of the last one.
     """
 
     indptr: npt.NDArray[np.int64]
@@ -128,12 +128,10 @@ class Histories:
     @cached_property
     def last_touches(self) -> LastTouches:
         """The distinct items of each history with their last touch."""
-        indptr, places, ago, counts, strongest = _last_touches(
+        indptr, places, ago, counts, strongest, newest = _last_touches(
             fixed(self.indptr), fixed(self.item_rows), fixed(self.moments), fixed(self.weights)
         )
-        return LastTouches(
-            indptr, self.item_rows[places], ago, counts, strongest, self.weights[places], self.times[places]
-        )
+        return LastTouches(indptr, self.item_rows[places], ago, counts, strongest, newest, self.times[places])
 
     @cached_property
     def seen(self) -> ItemSets:
@@ -144,7 +142,7 @@ class Histories:
 
     @cached_property
     def dismissed(self) -> HistoryWeights:
-        """The items that each history's user does not want, by the last touch; each weighs 1, the oldest is first."""
+        """The items that each history's user does not want, by what happened last; each weighs 1, the oldest first."""
         touches = self.last_touches
         places = np.flatnonzero(touches.last_weights < 0)
         indptr = ends(np.bincount(touches.query_rows[places], minlength=len(self)))
@@ -249,13 +247,14 @@ def _sums(
 @compiled
 def _last_touches(
     indptr: Ints, item_rows: Ints, moments: Ints, weights: Weights
-) -> tuple[Ints, Ints, Ints, Ints, Weights]:
+) -> tuple[Ints, Ints, Ints, Ints, Weights, Weights]:
     """Of each history's distinct items in the order of their last touches: where each history's begin, the places of
-    the touches among all events, the liked moments since, how often and with what weight at most each was touched.
+    the touches among all events, the liked moments since, how often and with what weight at most each was touched, and
+    with what weight at most in the moment of the last touch, whose events have no order.
     """
     found, size = np.zeros(len(indptr), np.int64), len(item_rows)
     places, ago, counts = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
-    strongest = np.empty(size, np.float32)
+    strongest, newest = np.empty(size, np.float32), np.empty(size, np.float32)
     at_place = np.empty(size, np.int64)  # of an item's last touch: its first among the events sorted by item
     n = 0
     for row in range(len(indptr) - 1):
@@ -269,13 +268,16 @@ def _last_touches(
         liked = _liked_moments(moments[start:stop], weights[start:stop])
         for event in range(start, stop):
             if at_place[event] >= 0:
-                k, most, times = at_place[event], np.float32(-np.inf), 0
+                k, most, last, times = at_place[event], np.float32(-np.inf), np.float32(-np.inf), 0
                 while k < stop - start and item_rows[order[k]] == item_rows[event]:
+                    if moments[order[k]] == moments[event]:
+                        last = max(last, weights[order[k]])
                     most, times, k = max(most, weights[order[k]]), times + 1, k + 1
-                places[n], ago[n], counts[n], strongest[n] = event, liked[-1] - liked[event - start], times, most
+                places[n], ago[n], counts[n] = event, liked[-1] - liked[event - start], times
+                strongest[n], newest[n] = most, last
                 n += 1
         found[row + 1] = n
-    return found, places[:n], ago[:n], counts[:n], strongest[:n]
+    return found, places[:n], ago[:n], counts[:n], strongest[:n], newest[:n]
 
 
 @compiled

@@ -101,9 +101,10 @@ class AskedHistories:
 
 
 def _dismissed(events: Triple) -> npt.NDArray[np.int64]:
-    """The items whose last event says that they are not wanted, ascending."""
-    rows, _, weights = events
+    """The items of which nothing that happened last says that they are wanted, ascending: see `Histories.dismissed`."""
+    rows, orders, weights = events
     if not (weights < 0).any():
         return rows[:0]
-    items, place = np.unique(rows[::-1], return_index=True)
-    return np.asarray(items[weights[::-1][place] < 0], np.int64)
+    newest_first = np.lexsort((weights, orders, rows))[::-1]
+    items, place = np.unique(rows[newest_first], return_index=True)
+    return np.asarray(items[weights[newest_first][place] < 0], np.int64)

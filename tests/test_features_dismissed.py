@@ -67,6 +67,11 @@ def test_the_last_touch_says_whether_an_item_is_dismissed() -> None:
     assert asked.weighted(None).indices.tolist() == [0, 2], "what was liked before stays a sign of taste"
 
 
+@pytest.mark.parametrize("first", [1.0, -1.0])
+def test_who_takes_and_dismisses_at_one_time_has_taken(first: float) -> None:
+    assert not len(history((0, 1, -1.0), (0, 2, first), (0, 2, -first)).dismissed.indices)
+
+
 def test_the_features_say_how_unwanted_an_item_is_and_how_like_what_was_sent_away() -> None:
     known = events((0, 0, "view", 1), (1, 0, "view", 2), (0, 3, "dismiss", 3), (1, 3, "dismiss", 4), (2, 3, "view", 5))
     matrix = built(known, history((0, 6, 1.0), (2, 7, -1.0)))
@@ -153,5 +158,7 @@ def test_what_was_dismissed_is_in_no_list_until_it_is_taken(tiny_model: FittedMo
     assert "space-01" in listed(*taken)
     assert listed(*taken) - listed(*taken, sent_away) == {"space-01"}
     assert listed(*taken, sent_away, again) == listed(*taken)
+    at_one_time = HistoryEvent("space-01", "purchase", sent_away.timestamp)
+    assert listed(*taken, sent_away, at_one_time) == listed(*taken, at_one_time, sent_away) == listed(*taken)
     named = Request(history=(*taken, sent_away), among=("space-01", "space-09"), n=2, exclude_seen=False)
     assert {item.item_id for item in recommender.recommend(named).items} == {"space-01", "space-09"}
