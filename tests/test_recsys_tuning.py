@@ -256,7 +256,7 @@ class TestResume:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"only": ["lambdamart"]}, r"other search space \(retrieval"),
+            ({"only": ["lambdamart"]}, r"other search space \(examples\.windows, retrieval"),
             ({"task": "static"}, "other .*task"),
             ({"hold_out": False}, "other .*task"),
             ({"max_queries": 10}, "other queries:"),
