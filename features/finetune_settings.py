@@ -67,7 +67,9 @@ class FinetuneSettings(Settings):
     min_pairs: int = Field(default=200, ge=1)
     """With fewer training pairs the pretrained encoder is kept."""
     hidden_cache_mb: int = Field(default=2048, ge=0)
-    """Memory for the frozen layers' hidden states; 100 kB an item of 64 tokens."""
+    """Memory for the frozen layers' hidden states; 100 kB an item of 64 tokens. Where they need more, `last_layers`
+    trains the projection alone, and the training report says what would be enough.
+    """
 
     @model_validator(mode="after")
     def _both_parts_are_there(self) -> Self:

@@ -123,6 +123,8 @@ def _training_lines(evaluation: Evaluation) -> Iterator[str]:
     )
     if "ranker_reason" in report:
         yield f"No learned ranker: {report['ranker_reason']}"
+    if "gating_skipped" in report:
+        yield f"Gating was skipped: {report['gating_skipped']}"
     if "encoder" in report:
         yield f"Text encoder: {_facts(report['encoder'])}"
     stages = ", ".join(f"{name} {spent:.1f} s" for name, spent in report.get("seconds", {}).items())

@@ -39,12 +39,13 @@ WIDTH = 50
 @dataclass(frozen=True)
 class Gated:
     """`examples` without the parts that were `dropped`, in that order. `rows` say of each part that was tried, by name,
-    what the lists gain without it.
+    what the lists gain without it; `skipped` why nothing was tried, or nothing dropped of what was to be ("" else).
     """
 
     examples: SplitExamples
     dropped: tuple[Ablation, ...] = ()
     rows: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    skipped: str = ""
 
     @property
     def sources(self) -> frozenset[str]:
@@ -122,9 +123,12 @@ class _State:
 def gated(examples: SplitExamples, settings: Settings) -> Gated:
     """`examples` without the parts that do not help; all of them where there are too few lists to tell."""
     lists = _some(examples.train, settings.gating.max_lists, settings.seed)
+    if len(lists) < settings.gating.min_lists:
+        few = f"only {len(lists)} training lists, gating.min_lists is {settings.gating.min_lists}"
+        return Gated(examples, skipped=few)
     fits = halves(lists.users, settings.seed)
-    if len(lists) < settings.gating.min_lists or fits.all():
-        return Gated(examples)
+    if fits.all():
+        return Gated(examples, skipped="the training lists are all of one user")
     judges = lists.select(~fits)
     state = _State(lists.select(fits), _Left.of(judges.features))
     parts = [part for part in ablations(judges.features.names) if part.source not in KEPT]

@@ -30,7 +30,9 @@ MIN_FOUND = 10
 
 @dataclass(frozen=True)
 class LearnedRanker:
-    """`ranker` needs no source of `dropped`; `examples` are what it learned from, without what was dropped."""
+    """`ranker` needs no source of `dropped`; `examples` are what it learned from, without what was dropped: these
+    sources, and groups of features.
+    """
 
     ranker: Ranker
     dropped: frozenset[str]
@@ -49,13 +51,17 @@ def learned_ranker(
     held-out ones; then that order. What was found goes into `report`; `on_held_out`: see `train`.
     """
     found = gated(examples, settings) if gate and settings.gating.enabled else Gated(examples)
-    if not enough(found.examples):
-        found = Gated(examples)
+    if found.dropped and not enough(found.examples):
+        found = Gated(examples, skipped=f"too few lists are left without {', '.join(found.names)}")
+    if found.skipped:
+        report["gating_skipped"] = found.skipped
+        logger.info("gating: skipped, because %s", found.skipped)
     if found.rows:
         report["gating"] = {"dropped": found.names, "without": dict(found.rows)}
     ranker = _judged(found, examples, settings, report, on_held_out)
     if isinstance(ranker, ByScoreRanker):  # its order is made of all sources
         report.pop("gating", None)
+        report.pop("gating_skipped", None)
         return LearnedRanker(ranker, frozenset(), examples)
     return LearnedRanker(ranker, found.sources, found.examples)
 

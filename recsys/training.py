@@ -303,7 +303,10 @@ def _fit_repeat_ranker(
     dropped: frozenset[str],
 ) -> Ranker | None:
     """A ranker for lists that may hold what was seen, learned from such `lists` without the sources that were
-    `dropped`; None where there are few repeats, or no ranker is to be learned.
+    `dropped`, which no list will have; None where there are few repeats, or no ranker is to be learned.
+
+    Groups of features that gating dropped stay: they are computed for every list, and were judged on lists in which
+    nothing is taken again. A feature that is noise there may say what is due here.
     """
     settings = run.settings
     if settings.ranker == "by_score":

@@ -136,7 +136,9 @@ def _progress(minutes: float, trials: int | None) -> Iterator[Callable[[Progress
 
 def _silence_stages(undo: ExitStack) -> None:
     """Ten lines of every training run would bury the trials."""
-    for name in ("recsys.training", "recsys.choosing", "ranking", "features"):
+    for name in (
+        "recsys.training", "recsys.choosing", "recsys.gating", "recsys.ranker_training", "ranking", "features",
+    ):  # fmt: skip
         stage = logging.getLogger(name)
         undo.callback(stage.setLevel, stage.level)
         stage.setLevel(logging.WARNING)

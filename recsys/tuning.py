@@ -25,7 +25,7 @@ from features.tables import Dataset
 from recsys.errors import SettingsError
 from recsys.metrics import Floats
 from recsys.objective import Objective, validation_task
-from recsys.search_space import SearchSpace
+from recsys.search_space import DataFacts, SearchSpace
 from recsys.settings import Settings
 from recsys.stages import digest, settings_read
 from recsys.tuning_result import Tuning, best_of, importances
@@ -43,9 +43,8 @@ from recsys.tuning_study import (
     open_study,
 )
 
-ROUND: tuple[str, ...] = (
-    "ranker", "ranker", "ranker", "sources", "ranker", "ranker", "sources", "ranker", "ranker", "finetune",
-)  # fmt: skip
+_TEN = ("ranker", "ranker", "ranker", "sources", "ranker", "ranker", "sources", "ranker", "ranker", "finetune")
+ROUND: tuple[str, ...] = (*_TEN, *_TEN, "ranker", "windows")
 """The groups whose turn it is, over and over. After every dear trial a cheap one follows, so that what the best trial
 has fitted is still in memory.
 """
@@ -88,8 +87,7 @@ def tune(
     asked = validation_task(
         dataset, task, hold_out=hold_out, max_queries=max_queries, seed=settings.seed, event_settings=settings.events
     )
-    has_text = settings.encoder.model != "none" and any(dataset.catalogue.texts(settings.encoder.text_columns))
-    space = SearchSpace.of(settings, has_text=has_text, only=only)
+    space = SearchSpace.of(settings, DataFacts.of(asked.train, settings), only)
     with open_study(study_file, identity(asked, dataset, settings, space, hold_out=hold_out)) as study:
         search = _Search(Objective(asked), settings, space, study, clock)
         interrupted = search.run(seconds, num_trials, on_trial)

@@ -14,6 +14,7 @@ from rich.table import Table
 from recsys.evaluation_result import NDCG, task_facts
 from recsys.evaluation_text import iso
 from recsys.manifest import product_version
+from recsys.search_space import GROUPS
 from recsys.settings import Settings
 from recsys.tuning import Progress
 from recsys.tuning_result import Tuning
@@ -132,5 +133,5 @@ def _size(tuning: Tuning) -> str:
 
 
 def _counted(counts: Counter[str]) -> str:
-    order = [START, "complete", "pruned", "failed", "ranker", "sources", "finetune"]
+    order = [START, "complete", "pruned", "failed", *reversed(list(GROUPS))]
     return ", ".join(f"{counts[name]} {name}" for name in order if counts[name])

@@ -148,6 +148,18 @@ def test_the_frame_has_a_row_a_system(evaluation):
     assert frame.loc[PRODUCT, "ndcg@10"] == evaluation.product.mean()
 
 
+def test_the_text_and_the_page_say_what_training_left_out(evaluation):
+    few, short = "only 99 training lists, gating.min_lists is 400", "finetune.hidden_cache_mb is 0; 7 is enough"
+    facts = {"gating_skipped": few, "encoder": {"kept": "pretrained", "reason": short}}
+    model = dataclasses.replace(evaluation.model, report={**evaluation.model.report, **facts})
+    told = dataclasses.replace(evaluation, model=model)
+    shown = " ".join(render(told).split())
+    assert f"Gating was skipped: {few}" in shown
+    for text in (shown, told.to_html()):
+        assert few in text
+        assert short in text
+
+
 def test_the_text_fits_a_terminal_and_names_everything(evaluation):
     text = render(dataclasses.replace(evaluation, sources=(_without_cold(evaluation.best_source),)))
     assert max(map(len, text.splitlines())) <= 120

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
+import pytest
 
+import recsys.ranker_training
 from features.builder import FeatureMatrix
 from ranking.by_score import ByScoreRanker
 from ranking.examples import RankingExamples, SplitExamples
@@ -14,6 +17,8 @@ from ranking.lambdamart import LambdaMartRanker
 from ranking.list_metrics import list_ndcg
 from ranking_lists import lists, split_lists
 from recsys.comparison import Difference, halves
+from recsys.feature_groups import source_ablation
+from recsys.gating import Gated
 from recsys.ranker_training import FUSED, RANKER, learned_ranker
 from recsys.settings import Settings, settings_from
 
@@ -83,7 +88,7 @@ def test_a_forest_that_is_clearly_behind_on_the_held_out_users_is_not_used_nor_i
     assert learned.dropped == frozenset()
     assert report["ranker"]["held_out_ndcg@10"]["truth"] == 1.0
     assert "NDCG@10 on held-out users" in report["ranker_reason"]
-    assert "gating" not in report
+    assert not {"gating", "gating_skipped"} & set(report)
 
 
 def test_a_forest_that_is_behind_by_less_than_the_tolerance_is_used() -> None:
@@ -133,6 +138,56 @@ def test_the_ranker_asks_no_source_that_was_dropped() -> None:
     assert not any(name.startswith("dice:") for name in learned.ranker.names)
     whole = learned_ranker(examples, settings(), {}, gate=False)
     assert whole.dropped == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"min_lists": 601}, "only 600 training lists, gating.min_lists is 601"),
+        ({"max_lists": 99}, "only 99 training lists, gating.min_lists is 100"),
+    ],
+)
+def test_the_log_and_the_report_say_why_nothing_was_tried(
+    change: dict[str, Any], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    examples = split_lists(600, 50, trust=0.7)
+    report: dict[str, Any] = {}
+    given = settings_from(TREE | {"gating": TREE["gating"] | change})
+    with caplog.at_level(logging.INFO, logger="recsys.ranker_training"):
+        assert learned_ranker(examples, given, report).dropped == frozenset()
+    assert (report["gating_skipped"], "gating" in report) == (why, False)
+    assert f"gating: skipped, because {why}" in caplog.messages
+
+
+def test_lists_of_one_user_to_learn_from_say_so() -> None:
+    examples = split_lists(200, 50, trust=0.7)
+    alone = dataclasses.replace(examples.train, users=np.zeros(200, np.int64))
+    report: dict[str, Any] = {}
+    learned_ranker(SplitExamples.joined([alone], [examples.held_out]), settings(tolerance=1e6), report)
+    assert report["gating_skipped"] == "the training lists are all of one user"
+
+
+def test_where_too_little_would_be_left_nothing_is_dropped_and_the_report_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    examples = split_lists(600, 50, trust=0.7)
+    part = source_ablation(examples.everything.features.names, "truth")
+    nearly_all_gone = SplitExamples(examples.everything.lists(0, 605), 600)
+    found = Gated(nearly_all_gone, (part,), {"truth": {"dropped": True}})
+    monkeypatch.setattr(recsys.ranker_training, "gated", lambda examples, settings: found)
+    report: dict[str, Any] = {}
+    learned = learned_ranker(examples, settings(), report)
+    assert (learned.dropped, learned.examples) == (frozenset(), examples)
+    assert report["gating_skipped"] == "too few lists are left without truth"
+    assert "gating" not in report
+
+
+@pytest.mark.parametrize("tree", [{"gating": {"enabled": False}}, TREE])
+def test_where_gating_is_off_or_at_work_no_reason_is_given(tree: dict[str, Any]) -> None:
+    report: dict[str, Any] = {}
+    learned_ranker(split_lists(600, 50, trust=0.7), settings_from(TREE | tree), report)
+    assert ("gating" in report) == (tree is TREE)
+    assert "gating_skipped" not in report
 
 
 def test_lists_of_one_user_judge_nothing() -> None:

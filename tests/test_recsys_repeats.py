@@ -9,15 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+import recsys.ranker_training
 import recsys.training
 import world
 from features.interactions import EventSettings
 from features.tables import Dataset, Events, IntArray
+from ranking.examples import SplitExamples
+from ranking.lambdamart import LambdaMartRanker
 from recsys.bundle import load_bundle, save_bundle, show
 from recsys.choosing import Choice, choose_settings, first_choice
 from recsys.errors import SettingsError
 from recsys.evaluation import evaluate, render
 from recsys.examples import FittedWindow, check_no_leak, window_examples
+from recsys.feature_groups import Ablation, ablated_examples, ablations
+from recsys.gating import Gated
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import Request
@@ -174,6 +179,33 @@ def test_a_list_is_the_same_alone_and_among_lists_of_the_other_kind(model: Fitte
     assert answers(model, *mixed[::-1]) == answers(model, *mixed)[::-1]
 
 
+def test_features_that_gating_dropped_elsewhere_stay_and_sources_go(
+    dataset: Dataset, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The groups were judged on lists in which nothing is taken again; a source that is dropped is asked for none."""
+
+    dropped: list[Ablation] = []
+
+    def without_some(examples: SplitExamples, settings: Settings) -> Gated:
+        chosen = ("without als", "without features: item popularity and time")
+        dropped.extend(part for part in ablations(examples.everything.features.names) if part.name in chosen)
+        for part in dropped:
+            examples = ablated_examples(examples, part)
+        return Gated(examples, tuple(dropped))
+
+    monkeypatch.setattr(recsys.ranker_training, "gated", without_some)
+    made = train(dataset, tiny_settings)
+    assert made.repeats is not None
+    first, second = made.ranker, made.repeats.ranker
+    assert isinstance(first, LambdaMartRanker)
+    assert isinstance(second, LambdaMartRanker)
+    source, group = (part.columns for part in dropped)
+    assert not (source | group) & set(first.names)
+    assert group <= set(second.names)
+    assert not source & set(second.names)
+    assert all(answers(made, request(3), request(3, exclude_seen=True)))
+
+
 def test_saving_and_loading_change_nothing(model: FittedModel, tmp_path: Path) -> None:
     version = save_bundle(model, tmp_path)
     loaded = load_bundle(tmp_path)
@@ -194,8 +226,6 @@ def test_the_simple_order_answers_where_the_forest_is_no_better(
     dataset: Dataset, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A forest that knows no order at all, judged like any other."""
-    from ranking.lambdamart import LambdaMartRanker
-
     monkeypatch.setattr(LambdaMartRanker, "score", lambda self, features: np.zeros(len(features.query_rows)))
     made = train(dataset, tiny_settings)
     assert made.repeats is not None

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from recsys.requests import Request
 from recsys.settings import Settings, load_settings, settings_from
 from recsys.splits import EvaluationTask, split
 from recsys.stages import StageMemory
+from recsys.tune_command import _silence_stages
 from recsys.tuning import ROUND, Progress, tune
 from recsys.tuning_result import MIN_FOR_IMPORTANCES, Tuning, changed
 from recsys.tuning_text import findings, progress_line, render
@@ -157,6 +160,14 @@ class TestSearch:
         assert told[-1].best.number == found.best.number
         assert "trial 0 (start): ndcg@10 " in progress_line(told[0])
 
+    def test_training_has_nothing_to_say_beside_the_trials(self) -> None:
+        talkative = ("recsys.training", "recsys.gating", "recsys.ranker_training", "features.finetune")
+        with ExitStack() as undo:
+            undo.callback(logging.getLogger("recsys").setLevel, logging.getLogger("recsys").level)
+            logging.getLogger("recsys").setLevel(logging.INFO)
+            _silence_stages(undo)
+            assert not any(logging.getLogger(name).isEnabledFor(logging.INFO) for name in talkative)
+
 
 class TestBudget:
     def test_no_trial_begins_that_would_end_after_it(
@@ -256,7 +267,7 @@ class TestResume:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"only": ["lambdamart"]}, r"other search space \(retrieval"),
+            ({"only": ["lambdamart"]}, r"other search space \(examples\.windows, retrieval"),
             ({"task": "static"}, "other .*task"),
             ({"hold_out": False}, "other .*task"),
             ({"max_queries": 10}, "other queries:"),
