@@ -65,11 +65,14 @@ class FeatureBuilder:
         embeddings: npt.NDArray[np.float32] | None,
         settings: FeatureSettings,
         tuned_size: int = 0,
+        *,
+        has_dismissals: bool = False,
     ) -> Self:
         """`events` are all that may be known, `weights` below 0 are dismissals; `embeddings` (n_items, embedding_size)
         on the item grid or None, the first `tuned_size` columns of a fine-tuned encoder beside the pretrained one's.
+        Of the features of dismissals all or none are there, by whether the data have any (`has_dismissals`).
         """
-        items = ItemFeatures.fit(catalogue, events, weights, settings.recent_shares)
+        items = ItemFeatures.fit(catalogue, events, weights, settings.recent_shares, has_dismissals=has_dismissals)
         return cls(items, PairFeatures.fit(catalogue, embeddings, settings.pair, tuned_size))
 
     def with_rows(self, changes: RowChanges) -> Self:

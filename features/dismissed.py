@@ -12,8 +12,8 @@ from features.runs import Pairs
 
 
 def dismissed_columns(histories: Histories, items: ItemFeatures, taste: PairFeatures, pairs: Pairs) -> Columns:
-    """Features of (history, item) pairs sorted by history, each (n_pairs,); none where nothing was dismissed before
-    `items` were counted, as the ranker could not have learned from them. `taste` knows texts and attributes.
+    """Features of (history, item) pairs sorted by history, each (n_pairs,); none where `items` know of no dismissals.
+    `taste` knows texts and attributes.
     """
     if not len(items.dismissed_share):
         return {}

@@ -31,7 +31,8 @@ class LastTouches:
 
     `moments_ago` counts the user's moments with a liked event after the item's last touch (0 = the newest such moment);
     items of one basket share it, because a basket has no order. `counts` is how often the item was touched, `weights`
-    the largest weight of these touches and `last_weights` that of the moment of the last one.
+    the largest weight of these touches and `last_weights` that of the last moment in which they weighed anything (0:
+    there is none).
     """
 
     indptr: npt.NDArray[np.int64]
@@ -250,7 +251,7 @@ def _last_touches(
 ) -> tuple[Ints, Ints, Ints, Ints, Weights, Weights]:
     """Of each history's distinct items in the order of their last touches: where each history's begin, the places of
     the touches among all events, the liked moments since, how often and with what weight at most each was touched, and
-    with what weight at most in the moment of the last touch, whose events have no order.
+    with what weight at most in the last moment that says anything; a moment's events have no order.
     """
     found, size = np.zeros(len(indptr), np.int64), len(item_rows)
     places, ago, counts = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
@@ -268,11 +269,14 @@ def _last_touches(
         liked = _liked_moments(moments[start:stop], weights[start:stop])
         for event in range(start, stop):
             if at_place[event] >= 0:
-                k, most, last, times = at_place[event], np.float32(-np.inf), np.float32(-np.inf), 0
+                k, most, last, times = at_place[event], np.float32(-np.inf), np.float32(0), 0
+                told = np.int64(-1)
                 while k < stop - start and item_rows[order[k]] == item_rows[event]:
-                    if moments[order[k]] == moments[event]:
-                        last = max(last, weights[order[k]])
-                    most, times, k = max(most, weights[order[k]]), times + 1, k + 1
+                    weight, moment = weights[order[k]], moments[order[k]]
+                    if weight != 0:
+                        last = max(last, weight) if moment == told else weight
+                        told = moment
+                    most, times, k = max(most, weight), times + 1, k + 1
                 places[n], ago[n], counts[n] = event, liked[-1] - liked[event - start], times
                 strongest[n], newest[n] = most, last
                 n += 1

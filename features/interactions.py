@@ -14,8 +14,8 @@ from features.tables import Dataset, Events, FloatArray
 
 class EventSettings(Settings):
     """What events mean. Types that are not listed weigh 1; a weight of 0 is no sign of interest, one below 0 says that
-    the item is not wanted: it comes up in no list until the user takes it after all, and the ranker learns what else
-    is not.
+    the item is not wanted: it is not recommended until the user takes it after all, and the ranker learns what else is
+    not wanted.
     """
 
     weights: Mapping[str, float] = {

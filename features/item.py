@@ -20,7 +20,7 @@ from features.tables import PRICE, PUBLISHED_AT, BoolArray, Catalogue, Events, F
 
 DAY = 86_400.0
 _USUAL_DISMISSALS = 5.0
-"""Events that the share of all counts against an item's own."""
+"""How many of an item's own events the share of all items counts for."""
 Numbers = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]
 Columns = dict[str, Numbers]
@@ -35,9 +35,9 @@ class ItemFeatures:
     `repeat_share` float32: of the item's buyers, the share that took it in a second moment. `numbers` (n_items,
     num_numbers) float32: price and the numeric attributes, NaN for unknown, named by `number_names`;
     `usual_numbers` (num_numbers,) float32: their means over what is taken lately. `half_lives` (num_half_lives,) are
-    in seconds; empty without a clock. `dismissed_share` (n_items,) float32: of those who took or dismissed the item,
-    the share that dismissed it, drawn to that of all; empty where nothing was dismissed. `price_step` (n_items,)
-    float32: see `price_steps`.
+    in seconds; empty without a clock. `dismissed_share` (n_items,) float32: of the events that take or dismiss the
+    item, the share of dismissals, drawn to that of all items; NaN for what was neither, empty where dismissals are
+    unknown. `price_step` (n_items,) float32: see `price_steps`.
 
     Of an untouched item only the price is told, and its age, which at a list's own moment says no more than it does in
     service. The catalogue also holds what came after the events, and a ranker would learn from a year or a serial
@@ -57,10 +57,20 @@ class ItemFeatures:
     price_step: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     @classmethod
-    def fit(cls, catalogue: Catalogue, events: Events, weights: FloatArray, recent_shares: tuple[float, ...]) -> Self:
-        """Count `events` (only those that may be known), each with its weight; below 0 it is a dismissal."""
+    def fit(
+        cls,
+        catalogue: Catalogue,
+        events: Events,
+        weights: FloatArray,
+        recent_shares: tuple[float, ...],
+        *,
+        has_dismissals: bool = False,
+    ) -> Self:
+        """Count `events` (only those that may be known), each with its weight; below 0 it is a dismissal, which counts
+        where the data have any (`has_dismissals`), if not yet.
+        """
         n = len(catalogue)
-        dismissed = _dismissed_share(events.item_rows, weights, n)
+        dismissed = _dismissed_share(events.item_rows, weights, n) if has_dismissals else np.empty(0, np.float32)
         liked = np.asarray(weights > 0)
         events, weights = events.select(liked), weights[liked]
         spans = [half_life(events, share) for share in recent_shares]
@@ -93,14 +103,11 @@ class ItemFeatures:
             published_at=changes.written(self.published_at, published),
             repeat_share=changes.lengthened(self.repeat_share, 0.0),
             numbers=changes.written(self.numbers, numbers),
-            dismissed_share=self._lengthened_dismissals(changes.num_new),
+            dismissed_share=(
+                changes.lengthened(self.dismissed_share, np.nan) if len(self.dismissed_share) else self.dismissed_share
+            ),
             price_step=self._changed_steps(changes),
         )
-
-    def _lengthened_dismissals(self, num_new: int) -> Numbers:
-        """Nobody has dismissed what is new, so it counts as the item in the middle does."""
-        known = self.dismissed_share
-        return np.append(known, np.full(num_new, np.median(known), np.float32)) if len(known) else known
 
     def _changed_steps(self, changes: RowChanges) -> Numbers:
         """As all prices are now; where no two ladders are left, nothing is known."""
@@ -183,13 +190,12 @@ def _columns(
 
 
 def _dismissed_share(item_rows: IntArray, weights: FloatArray, num_items: int) -> Numbers:
-    """(num_items,), or empty where no weight is below 0."""
-    if not (weights < 0).any():
-        return np.empty(0, np.float32)
+    """(num_items,): see `ItemFeatures`."""
     dismissed, taken = (np.bincount(item_rows[chosen], minlength=num_items) for chosen in (weights < 0, weights > 0))
-    usual = dismissed.sum() / (dismissed.sum() + taken.sum())
-    shares = (dismissed + _USUAL_DISMISSALS * usual) / (dismissed + taken + _USUAL_DISMISSALS)
-    return np.asarray(shares, np.float32)
+    total = dismissed + taken
+    usual = dismissed.sum() / max(total.sum(), 1)
+    shares = (dismissed + _USUAL_DISMISSALS * usual) / (total + _USUAL_DISMISSALS)
+    return np.where(total > 0, shares, np.nan).astype(np.float32)
 
 
 def _usual(numbers: npt.NDArray[np.float32], weights: FloatArray) -> npt.NDArray[np.float32]:

@@ -101,10 +101,11 @@ class AskedHistories:
 
 
 def _dismissed(events: Triple) -> npt.NDArray[np.int64]:
-    """The items of which nothing that happened last says that they are wanted, ascending: see `Histories.dismissed`."""
-    rows, orders, weights = events
-    if not (weights < 0).any():
-        return rows[:0]
+    """The items that the user does not want, ascending: see `Histories.dismissed`."""
+    if not (events[2] < 0).any():
+        return events[0][:0]
+    told = events[2] != 0
+    rows, orders, weights = (part[told] for part in events)
     newest_first = np.lexsort((weights, orders, rows))[::-1]
     items, place = np.unique(rows[newest_first], return_index=True)
     return np.asarray(items[weights[newest_first][place] < 0], np.int64)

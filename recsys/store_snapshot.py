@@ -10,6 +10,7 @@ from recsys.follower import Follower
 from recsys.live import LiveCounters
 from recsys.live_popularity import LivePopularity
 from recsys.model import FittedModel
+from recsys.query_counters import QueryCounters
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.rules import NO_RULES, Rules
@@ -55,7 +56,8 @@ class StoreSnapshot:
         popularity = LivePopularity.of(model, settings)
         recommender = Recommender(model, lambda: newest + 1.0, reader, popularity, rules=lambda: rules)
         counters = LiveCounters.of(recommender.kind_weight, settings)
-        follower = Follower(store, reader, counters, [popularity], clock=lambda: newest + 1.0)
+        unasked = QueryCounters(recommender.kind_weight, max_events=0)  # nobody searches here
+        follower = Follower(store, reader, counters, [popularity], unasked, lambda: newest + 1.0)
         follower.read()
         follower.publish()
         return recommender

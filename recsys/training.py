@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from features.blended_encoder import BlendedEncoder
 from features.encoder import TextEncoder
 from features.finetune import finetune
 from features.grid import on_grid
-from features.interactions import acted_on, event_weights
+from features.interactions import acted_on, event_weights, signed_weights
 from features.next_items import next_item_pairs
 from features.settings import Settings as ComponentSettings
 from features.tables import Dataset, Events, IntArray
@@ -77,8 +78,13 @@ class _Run:
         """What sources may learn from when `events` are all that is known."""
         return FitData(
             self.dataset.catalogue, events, len(self.dataset.users), self.settings.events, embeddings,
-            self.settings.seed, self.settings.threads, self.tuned_size,
+            self.settings.seed, self.settings.threads, self.tuned_size, self._has_dismissals,
         )  # fmt: skip
+
+    @cached_property
+    def _has_dismissals(self) -> bool:
+        """For every window and for the model alike: rankers need the same features."""
+        return bool((signed_weights(self.dataset.events, self.settings.events) < 0).any())
 
     def fit_window(
         self, window: LabelWindow, chosen: dict[str, ComponentSettings], embeddings: F32 | None

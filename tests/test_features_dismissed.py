@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +16,10 @@ from features.histories import Histories
 from features.interactions import EventSettings, event_weights, signed_weights
 from features.runs import Pairs
 from features.tables import Catalogue, Dataset, Events, IdIndex
+from handmade import NUM_ITEMS as NUM_HANDMADE
+from handmade import handmade_model
 from recsys.evaluation_result import per_query
+from recsys.live_items import ItemChange, ItemEditor
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.requests import HistoryEvent, Request
@@ -42,14 +48,17 @@ def history(*touches: tuple[int, float, float]) -> Histories:
     return Histories.build([rows.astype(np.int64)], [times], [weights], np.array([99.0]), NUM_ITEMS, one)
 
 
-def built(known: Events, asked: Histories, *, text: bool = True) -> FeatureMatrix:
+def built(known: Events, asked: Histories, *, text: bool = True, has_dismissals: bool = True) -> FeatureMatrix:
     frame = pd.DataFrame({
         "item_id": list("abcd"), "category": list(CATEGORIES), "brand": [()] * 4, "price": [1.0, 2, 3, 4],
         "published_at": [np.nan] * 4,
     })  # fmt: skip
     embeddings = on_grid(EMBEDDINGS, items=True) if text else None
     weights = signed_weights(known, EventSettings())
-    builder = FeatureBuilder.fit(Catalogue(IdIndex("abcd"), frame, ()), known, weights, embeddings, FeatureSettings())
+    catalogue = Catalogue(IdIndex("abcd"), frame, ())
+    builder = FeatureBuilder.fit(
+        catalogue, known, weights, embeddings, FeatureSettings(), has_dismissals=has_dismissals
+    )
     everything = Pairs(np.zeros(NUM_ITEMS, np.int64), np.arange(NUM_ITEMS))
     return builder.build(asked, everything, {})
 
@@ -67,6 +76,12 @@ def test_the_last_touch_says_whether_an_item_is_dismissed() -> None:
     assert asked.weighted(None).indices.tolist() == [0, 2], "what was liked before stays a sign of taste"
 
 
+@pytest.mark.parametrize("time", [2, 3])
+def test_what_says_nothing_takes_no_dismissal_back(time: float) -> None:
+    asked = history((0, 1, 1.0), (0, 2, -1.0), (0, time, 0.0), (1, 1, 0.0))
+    assert asked.dismissed_items.row(0).tolist() == [0]
+
+
 @pytest.mark.parametrize("first", [1.0, -1.0])
 def test_who_takes_and_dismisses_at_one_time_has_taken(first: float) -> None:
     assert not len(history((0, 1, -1.0), (0, 2, first), (0, 2, -first)).dismissed.indices)
@@ -76,7 +91,7 @@ def test_the_features_say_how_unwanted_an_item_is_and_how_like_what_was_sent_awa
     known = events((0, 0, "view", 1), (1, 0, "view", 2), (0, 3, "dismiss", 3), (1, 3, "dismiss", 4), (2, 3, "view", 5))
     matrix = built(known, history((0, 6, 1.0), (2, 7, -1.0)))
     usual = 2 / 5
-    expected = [(0 + 5 * usual) / 7, usual, usual, (2 + 5 * usual) / 8]
+    expected = [(0 + 5 * usual) / 7, np.nan, np.nan, (2 + 5 * usual) / 8]
     np.testing.assert_allclose(matrix.column("dismissed:share_of_item"), expected, rtol=1e-6)
     np.testing.assert_allclose(matrix.column("dismissed:text"), [0, 0.8, 1, -1], atol=5e-3)
     np.testing.assert_allclose(matrix.column("dismissed:share:category"), [0, 0, 1, 1], rtol=1e-6)
@@ -90,10 +105,31 @@ def test_who_dismissed_nothing_is_near_to_nothing_dismissed() -> None:
     assert not matrix.column("dismissed:items").any()
 
 
-@pytest.mark.parametrize("kind", ["view", "cancel"])
-def test_without_a_dismissal_to_learn_from_there_are_no_such_features(kind: str) -> None:
-    known = events((0, 0, "view", 1), (0, 3, kind, 3))
-    assert not [name for name in built(known, history((2, 7, -1.0))).names if name.startswith("dismissed")]
+def test_data_without_dismissals_have_no_such_features_and_others_always() -> None:
+    """Also of what was known before the first dismissal: rankers learn from several times."""
+    known, asked = events((0, 0, "view", 1), (0, 3, "cancel", 3)), history((2, 7, -1.0))
+    assert not [name for name in built(known, asked, has_dismissals=False).names if name.startswith("dismissed")]
+    shares = built(known, asked).column("dismissed:share_of_item")
+    np.testing.assert_array_equal(shares, [0, np.nan, np.nan, np.nan])
+
+
+def test_dismissals_may_begin_with_the_newest_events(tmp_path: Path) -> None:
+    rows = world.event_rows()
+    for row in sorted(rows, key=lambda row: int(row["timestamp"]))[-3:]:
+        row["event"] = "dismiss"
+    world.write_table(tmp_path / "items.csv", world.item_rows())
+    world.write_table(tmp_path / "events.csv", rows)
+    model = train(Dataset.load(tmp_path), settings_from(world.TINY))
+    assert "dismissed:items" in getattr(model.ranker, "names", ())
+
+
+def test_a_new_item_is_as_an_untouched_one_was() -> None:
+    model = handmade_model()
+    share = np.where(np.arange(NUM_HANDMADE) < 3, np.float32(0.2), np.float32(np.nan))
+    items = dataclasses.replace(model.features.items, dismissed_share=share)
+    model = dataclasses.replace(model, features=model.features.with_items(items))
+    changed = ItemEditor(model, None).with_items(model, [ItemChange("new", {"title": ""})])
+    np.testing.assert_array_equal(changed.features.items.dismissed_share, [*share, np.nan])
 
 
 def test_without_text_the_others_are_there() -> None:
@@ -158,6 +194,8 @@ def test_what_was_dismissed_is_in_no_list_until_it_is_taken(tiny_model: FittedMo
     assert "space-01" in listed(*taken)
     assert listed(*taken) - listed(*taken, sent_away) == {"space-01"}
     assert listed(*taken, sent_away, again) == listed(*taken)
+    cancelled = HistoryEvent("space-01", "cancel", float(world.START + 6 * world.DAY))
+    assert listed(*taken, sent_away, cancelled) == listed(*taken, sent_away)
     at_one_time = HistoryEvent("space-01", "purchase", sent_away.timestamp)
     assert listed(*taken, sent_away, at_one_time) == listed(*taken, at_one_time, sent_away) == listed(*taken)
     named = Request(history=(*taken, sent_away), among=("space-01", "space-09"), n=2, exclude_seen=False)

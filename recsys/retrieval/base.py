@@ -25,7 +25,7 @@ class FitData:
     `embeddings` (n_items, embedding_size) float32, unit rows on the item grid, zero rows for items without text;
     None for a catalogue without text. The first `tuned_size` columns are a fine-tuned encoder's, those behind them the
     pretrained one's (see `BlendedEncoder`); 0 where all are of one encoder. `num_threads` for the libraries that take
-    one.
+    one. `has_dismissals`: the data that all is learned from have some, be it later than these events.
     """
 
     catalogue: Catalogue
@@ -36,6 +36,7 @@ class FitData:
     seed: int
     num_threads: int
     tuned_size: int = 0
+    has_dismissals: bool = False
 
     @property
     def num_items(self) -> int:
@@ -68,8 +69,9 @@ class FitData:
     def features(self, settings: FeatureSettings) -> FeatureBuilder:
         """The ranker's features that are fitted on the same."""
         return FeatureBuilder.fit(
-            self.catalogue, self.events, self.signed, self.embeddings, settings, tuned_size=self.tuned_size
-        )
+            self.catalogue, self.events, self.signed, self.embeddings, settings, self.tuned_size,
+            has_dismissals=self.has_dismissals,
+        )  # fmt: skip
 
     @cached_property
     def signed(self) -> F32:

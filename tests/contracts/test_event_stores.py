@@ -165,6 +165,18 @@ class TestChanges:
         assert store.live_start(since=1007.0, max_events=10) == 7
         assert store.live_start(since=5000.0, max_events=10) == 10
 
+    def test_a_reader_of_an_earlier_state_finds_what_there_was_then(self, store: SqlEventStore) -> None:
+        store.append(events(6))
+        state = store.head()
+        store.append(events(200, start=6))
+        assert store.live_start(since=0.0, max_events=4, up_to=state) == 2
+        assert store.live_start(since=1004.0, max_events=10, up_to=state) == 4
+        assert store.live_start(since=5000.0, max_events=10, up_to=state) == state
+        found = store.changes(2, up_to=state)
+        assert ([number for number, _ in found.events], found.sequence) == ([3, 4, 5, 6], state)
+        assert store.changes(state, up_to=state).events == ()
+        assert store.changes(2, limit=3, up_to=state).sequence == 5
+
     def test_searches_are_the_newest_events_with_a_query_in_order(self, store: SqlEventStore) -> None:
         rows = [Event("u", f"i{k}", 1000.0 + k, query="tea" if k % 2 else None) for k in range(10)]
         store.append(rows)
