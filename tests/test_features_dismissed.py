@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import world
 from features.builder import FeatureBuilder, FeatureMatrix, FeatureSettings
@@ -18,6 +20,7 @@ from features.runs import Pairs
 from features.tables import Catalogue, Dataset, Events, IdIndex
 from handmade import NUM_ITEMS as NUM_HANDMADE
 from handmade import handmade_model
+from recsys.asked_history import _dismissed
 from recsys.evaluation_result import per_query
 from recsys.live_items import ItemChange, ItemEditor
 from recsys.model import FittedModel
@@ -80,6 +83,15 @@ def test_the_last_touch_says_whether_an_item_is_dismissed() -> None:
 def test_what_says_nothing_takes_no_dismissal_back(time: float) -> None:
     asked = history((0, 1, 1.0), (0, 2, -1.0), (0, time, 0.0), (1, 1, 0.0))
     assert asked.dismissed_items.row(0).tolist() == [0]
+
+
+@given(st.lists(st.tuples(st.integers(0, NUM_ITEMS - 1), st.integers(0, 5), st.sampled_from([-1.0, 0.0, 0.5, 1.0]))))
+def test_what_a_list_leaves_out_is_what_the_features_call_dismissed(touches: list[tuple[int, float, float]]) -> None:
+    """The service looks at all events of a user, the features at the newest: one rule, in any order of the file."""
+    if touches:
+        rows, times, weights = (np.array(part) for part in zip(*touches, strict=True))
+        found = _dismissed((rows.astype(np.int64), times.astype(float), weights.astype(np.float32)))
+        assert found.tolist() == history(*touches).dismissed_items.row(0).tolist()
 
 
 @pytest.mark.parametrize("first", [1.0, -1.0])
