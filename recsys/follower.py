@@ -176,11 +176,9 @@ class Follower:
     def _tell(self, popularities: Sequence[LivePopularity], now: float, number: int) -> None:
         if not popularities:
             return
-        counts, taken = self.counters.popularity(now), self.counters.taken()
+        happened = self.counters.happened(now, self._reader.forgotten)
         for popularity in popularities:
-            popularity.update(counts)
-            if popularity.ranking is not None:
-                popularity.ranking.update(taken, now, self._reader.forgotten)
+            popularity.know(happened)
             popularity.round = number
 
     def _keep_house(self) -> None:

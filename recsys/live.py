@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Self
 
 from recsys.event_window import EventWindow
 from recsys.stores.base import Event
 from recsys.stores.settings import StoreSettings
-from recsys.taken import Taken, TakenColumns
-
-HOUR = 3600.0
-_UNIT = 1000
-"""Weights are counted in thousandths, as integers, whose sums do not depend on their order."""
+from recsys.taken import HOUR, UNIT, Happened, Taken, TakenColumns
 
 
 @dataclass(eq=False, slots=True)
@@ -32,10 +27,6 @@ class _Held:
     time: float
     weight: int
     slot: int = -1
-
-    @property
-    def hour(self) -> int:
-        return int(self.time // HOUR)
 
 
 class LiveCounters:
@@ -58,7 +49,6 @@ class LiveCounters:
         self._kind_weight = kind_weight
         self._lock = threading.Lock()
         self._window: EventWindow[_Held] = EventWindow(max_events)
-        self._by_hour: dict[int, Counter[str]] = {}
         self._columns = TakenColumns(max_events + 1)
 
     @classmethod
@@ -78,14 +68,13 @@ class LiveCounters:
         with self._lock:
             self._window.clear()
             self._columns = TakenColumns(self.max_events + 1)
-            self._by_hour.clear()
 
     def add(self, events: Iterable[Event], now: float) -> None:
         """Count events in the order of their numbers; those that happened before the window are left out."""
         start = self.start(now)
         with self._lock:
             for event in events:
-                weight = round(self._kind_weight(event.event) * _UNIT)
+                weight = round(self._kind_weight(event.event) * UNIT)
                 if weight > 0 and event.time >= start:
                     self._add(_Held(event.user_id, event.item_id, event.time, weight))
 
@@ -102,17 +91,12 @@ class LiveCounters:
                 self._remove(held)
 
     def popularity(self, now: float) -> dict[str, float]:
-        """How much each item is taken in the hours up to `now`: event weights, halved every quarter of the window."""
-        half_life = self.hours / 4
-        this_hour = int(now // HOUR)
-        found: dict[str, float] = {}
-        with self._lock:
-            for hour in sorted(hour for hour in self._by_hour if 0 <= this_hour - hour <= self.hours):
-                age = this_hour - hour
-                decay = 0.5 ** (age / half_life) / _UNIT
-                for item, count in self._by_hour[hour].items():
-                    found[item] = found.get(item, 0.0) + count * decay
-        return found
+        """How much each item is taken in the hours up to `now`: see `Taken.popularity`."""
+        return self.taken().popularity(now, self.hours)
+
+    def happened(self, now: float, forgotten: Collection[str] = ()) -> Happened:
+        """All that is known at the time `now`."""
+        return Happened(self.taken(), now, self.hours, forgotten)
 
     def know(self, item_id: str) -> bool:
         """Whether the item was taken; it may have been too long ago by now."""
@@ -128,21 +112,14 @@ class LiveCounters:
         if gone is not None:
             self._remove(gone)
         self._keep(held)
-        self._by_hour.setdefault(held.hour, Counter())[held.item_id] += held.weight
 
     def _keep(self, held: _Held) -> None:
         """Among the columns, which are made anew where they have no room left: forgotten users leave gaps."""
-        held.slot = self._columns.add(held.user_id, held.item_id, held.time, held.weight / _UNIT)
+        held.slot = self._columns.add(held.user_id, held.item_id, held.time, held.weight / UNIT)
         if held.slot < 0:
             self._columns = TakenColumns(self.max_events + 1)
             for each in self._window:
-                each.slot = self._columns.add(each.user_id, each.item_id, each.time, each.weight / _UNIT)
+                each.slot = self._columns.add(each.user_id, each.item_id, each.time, each.weight / UNIT)
 
     def _remove(self, held: _Held) -> None:
         self._columns.remove(held.slot)
-        counts = self._by_hour[held.hour]
-        counts[held.item_id] -= held.weight
-        if not counts[held.item_id]:  # entries that are zero take no room
-            del counts[held.item_id]
-        if not counts:
-            del self._by_hour[held.hour]

@@ -64,23 +64,29 @@ class LiveRanking:
         self._item_rows, self._user_rows = _Rows(model.catalogue.items), _Rows(model.users)
 
     @property
+    def trained_until(self) -> float:
+        """The model knows what happened up to here, unix seconds."""
+        return self._model.trained_until
+
+    @property
     def since(self) -> float:
         """The time from which on events are of interest, unix seconds; infinite where none is."""
-        return self._model.trained_until if self._half_lives else np.inf
+        return self.trained_until if self._half_lives else np.inf
 
     def update(self, taken: Taken, now: float, forgotten: Collection[str] = ()) -> None:
         """Let these events count that happened after the training; those of items that the catalogue lacks do not. Of
         users who were `forgotten` nothing from before is looked at.
         """
+        self.signals = self.signals_of(taken, now, forgotten)
+
+    def signals_of(self, taken: Taken, now: float, forgotten: Collection[str] = ()) -> LiveSignals | None:
+        """What `update` makes of these events. Any thread may ask."""
         if not self._half_lives:
-            return
+            return None
         later = taken.after(self.since, now)
         rows = self._item_rows.of(later.item_ids)[later.items]
         known = rows >= 0
-        if not known.any():
-            self.signals = None
-            return
-        self.signals = self._made(later.select(known), rows[known], now, forgotten)
+        return self._made(later.select(known), rows[known], now, forgotten) if known.any() else None
 
     def following(self, model: FittedModel) -> LiveRanking:
         """The same for `model`, which is the one before with new or changed items: nothing is counted again. What is
@@ -131,7 +137,7 @@ class LiveRanking:
 
 class _Rows:
     """Rows of ids that come more and more; only those that are new are looked up. `known`: ids that were, and their
-    rows, in an index that `index` has grown from.
+    rows, in an index that `index` has grown from. Threads may share it.
     """
 
     def __init__(self, index: IdIndex, known: tuple[Sequence[str], Ints] = ((), _NO_ROWS)) -> None:
@@ -146,7 +152,8 @@ class _Rows:
     def of(self, ids: Sequence[str]) -> Ints:
         """Each id's row, -1 for unknown ones."""
         size = len(ids)  # once: another thread may add to them
-        rows = self._known[1] if ids is self._known[0] else _NO_ROWS
+        known = self._known  # once, too
+        rows = known[1] if ids is known[0] else _NO_ROWS
         unknown = np.flatnonzero(rows < 0) if self._grown else _NO_ROWS
         wanted = np.concatenate([unknown, np.arange(len(rows), size)])
         if len(wanted):

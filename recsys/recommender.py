@@ -24,8 +24,7 @@ from recsys.asked_history import AskedHistories, AskedHistory
 from recsys.attributes import Attributes
 from recsys.errors import RequestError
 from recsys.filters import AllOf, Filter, Not, combined
-from recsys.live_popularity import LivePopularity
-from recsys.live_ranking import LiveSignals
+from recsys.live_popularity import LivePopularity, LiveState
 from recsys.model import Chain, FittedModel
 from recsys.ordered import Entry, Ordered, source_ranks
 from recsys.request_history import HistoryReader, StoreReader
@@ -41,7 +40,7 @@ from recsys.wishes import shape_of
 
 SCORE_DIGITS = 6
 PROPENSITY_DIGITS = 9
-_Kind = tuple[str, tuple[str, ...], bool, bool, tuple[str, ...], bool]
+_Kind = tuple[str, tuple[str, ...], bool, bool, tuple[str, ...], float]
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ class Recommender:
 
     `clock` gives the time of a request that names none: the newest known event by default, `time.time` in service.
     `rules` gives those to apply now, `observe` is told what each stage took (`recsys.stage_clock`). `store` adds to the
-    histories of the bundle what came since, and `popularity` what is taken now, for requests without a time of their
-    own. `id_order` (n_items,) is the order of the ids, by which ties are broken. `attributes` are the catalogue's,
+    histories of the bundle what came since, and `popularity` what is taken now, or was before the time that a request
+    names. `id_order` (n_items,) is the order of the ids, by which ties are broken. `attributes` are the catalogue's,
     where they are at hand.
     """
 
@@ -137,7 +136,7 @@ class Recommender:
                 chunk = numbers[start : start + CHUNK]
                 allowed, known = self._known([requests[k] for k in chunk], rules)
                 histories = dict(zip(chunk, known, strict=True))
-                for part in _by_popularity(histories) if kinds[chunk[0]][-1] else (chunk,):
+                for part in _by_popularity(histories) if kinds[chunk[0]][-1] > -np.inf else (chunk,):
                     found = self._prepare([requests[k] for k in part], [histories[k] for k in part], allowed, rules)
                     answers.update(zip(part, self.rank(found), strict=True))
         return [answers[k] for k in range(len(requests))]
@@ -224,8 +223,8 @@ class Recommender:
         """Requests of one kind are answered together; sortable."""
         hiding = tuple(rule.name for rule in self._hiding(request, rules))
         named = request.among is not None
-        live = self._popularity is not None and request.at is None
-        return str(combined(request.filters)), hiding, self._excludes_seen(request), named, request.among or (), live
+        moment = -np.inf if self._popularity is None else self._popularity.moment(request.at)
+        return str(combined(request.filters)), hiding, self._excludes_seen(request), named, request.among or (), moment
 
     def _hiding(self, request: Request, rules: Rules) -> list[Rule]:
         """The rules that keep items out of the request's list."""
@@ -286,27 +285,18 @@ class Recommender:
         per_source = max(self.model.settings.retrieval.per_source, len(requests[0].among or ()))
         mask = None if allowed.all() else allowed
         chain = self.chain(requests[0])
-        signals = self._signals(requests)
-        fallback = self._fallback(requests, histories, signals)
+        live = self._live(requests[0])
+        signals, fallback = live.signals, _fallback(live, self.model, histories)
         instead = {**(signals.sources if signals is not None else {}), fallback.name: fallback}
         sources: tuple[Any, ...] = tuple(instead.get(source.name, source) for source in chain.sources)
         features = chain.features.with_items(signals.items) if signals is not None else chain.features
         return candidates_with_features(sources, features, built, per_source, blocked, mask, self._observe)
 
-    def _signals(self, requests: list[Request]) -> LiveSignals | None:
-        """What happened since the training; None for requests that name a time, and where nothing is known of it."""
-        if self._popularity is None or self._popularity.ranking is None or any(r.at is not None for r in requests):
-            return None
-        return self._popularity.ranking.signals
-
-    def _fallback(
-        self, requests: list[Request], histories: list[AskedHistory], signals: LiveSignals | None
-    ) -> PopularitySource:
-        """What is popular: in these hours, where all the requests are for now and have nothing else to go by."""
-        asked = zip(requests, histories, strict=True)
-        if self._popularity is not None and not any(r.at is not None or len(h.events[0]) for r, h in asked):
-            return self._popularity.source
-        return self.model.fallback if signals is None else signals.popularity
+    def _live(self, request: Request) -> LiveState:
+        """What has happened since the training, for all requests of the request's kind."""
+        if self._popularity is None:
+            return LiveState(self.model.fallback, None)
+        return self._popularity.state(self._popularity.moment(request.at))
 
     def _list(
         self, request: Request, history: AskedHistory, listed: Ordered, asked: RequestCandidates
@@ -378,7 +368,7 @@ class Recommender:
     ) -> npt.NDArray[np.int64]:
         """The n most popular items that are no candidates."""
         blocked = ItemSets.of([np.concatenate([hidden, listed.item_rows])])
-        source = self._fallback([request], [history], self._signals([request]))
+        source = _fallback(self._live(request), self.model, [history])
         return source.scores(self._histories.built([history]))[""].top(n, blocked, allowed).item_rows
 
     def _items(self, entries: Sequence[Entry]) -> tuple[RecommendedItem, ...]:
@@ -422,6 +412,13 @@ class Recommender:
         unwanted = history.dismissed if request.among is None else history.dismissed[:0]
         seen = history.seen if self._excludes_seen(request) else unwanted
         return np.concatenate([seen, named[named >= 0]])
+
+
+def _fallback(live: LiveState, model: FittedModel, histories: Sequence[AskedHistory]) -> PopularitySource:
+    """What is popular: in those hours, where the requests have nothing else to go by."""
+    if not any(len(history.events[0]) for history in histories):
+        return live.source
+    return model.fallback if live.signals is None else live.signals.popularity
 
 
 def _by_popularity(histories: Mapping[int, AskedHistory]) -> Iterator[list[int]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+HOUR = 3600.0
+UNIT = 1000
+"""Weights are counted in thousandths, as whole numbers, whose sums do not depend on their order."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,20 @@ class Taken:
         later = self.select(self.times > time)
         return dataclasses.replace(later, times=np.minimum(later.times, now))
 
+    def before(self, time: float) -> Taken:
+        """Those that happened earlier than that."""
+        return self.select(self.times < time)
+
+    def popularity(self, now: float, hours: float) -> dict[str, float]:
+        """How much each item is taken in the `hours` up to `now`: event weights, halved every quarter of that time."""
+        ages = now // HOUR - self.times // HOUR
+        found = np.zeros(int(self.items.max()) + 1 if len(self) else 0)
+        for age in np.unique(ages[(ages >= 0) & (ages <= hours)]).tolist():
+            same = ages == age
+            counts = np.bincount(self.items[same], np.rint(self.weights[same] * UNIT), len(found))
+            found += counts * 0.5 ** (4 * age / hours) / UNIT
+        return {self.item_ids[item]: float(found[item]) for item in np.flatnonzero(found).tolist()}
+
     def select(self, events: npt.NDArray[np.bool_] | slice) -> Taken:
         """Some of them."""
         return Taken(
@@ -43,6 +61,32 @@ class Taken:
     def decayed(self, half_life: float, now: float) -> npt.NDArray[np.float64]:
         """The weights, (n,), halved every `half_life` seconds up to `now`."""
         return np.asarray(self.weights * 0.5 ** ((now - self.times) / half_life), np.float64)
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What live counters know at the time `now`: what was `taken`, of which the last `hours` say what is popular among
+    guests, and who was `forgotten`.
+    """
+
+    taken: Taken
+    now: float
+    hours: float
+    forgotten: Collection[str] = ()
+
+    @cached_property
+    def counts(self) -> dict[str, float]:
+        """See `Taken.popularity`."""
+        return self.taken.popularity(self.now, self.hours)
+
+    @cached_property
+    def newest(self) -> float:
+        """When the last event happened; what is dated ahead counts as of `now`."""
+        return min(float(self.taken.times.max(initial=-np.inf)), self.now)
+
+    def before(self, time: float) -> Happened:
+        """What they would have known at an earlier time, as far as they still hold it."""
+        return dataclasses.replace(self, taken=self.taken.before(time), now=time)
 
 
 class _Codes:

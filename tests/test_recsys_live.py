@@ -17,7 +17,7 @@ from features.tables import IdIndex
 from handmade import handmade_model
 from recsys.errors import StoreError
 from recsys.follower import Follower
-from recsys.live import HOUR, LiveCounters
+from recsys.live import LiveCounters
 from recsys.live_items import ItemChange, ItemEditor
 from recsys.live_popularity import LivePopularity
 from recsys.recommender import Recommender
@@ -27,6 +27,7 @@ from recsys.retrieval.popularity import PopularitySource
 from recsys.stores.base import Event
 from recsys.stores.settings import StoreSettings
 from recsys.stores.sql import SqlEventStore
+from recsys.taken import HOUR
 from waiting import eventually
 
 NOW = 500_000 * HOUR + 1800.0
@@ -117,7 +118,7 @@ def test_what_all_leave_is_nothing(events: list[Event]) -> None:
     for user in "uv":
         counts.forget(user)
     assert held(counts) == []
-    assert (counts._by_hour, len(counts)) == ({}, 0)
+    assert (counts.popularity(NOW), len(counts)) == ({}, 0)
 
 
 class TestLivePopularity:
