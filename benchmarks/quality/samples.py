@@ -64,10 +64,9 @@ def main(
                 fair, hindsight = best_of_the_others(each, users), each.mean(axis=1).argmax()
                 lead = Difference.of(own, fair, users)
                 leads.append(lead.mean)
-                click.echo(
-                    f"| {size} | {seed} | {len(own)} | {found.model.ranker.kind} | {own.mean():.4f} | {fair.mean():.4f} "
-                    f"| {lead} | {each[hindsight].mean():.4f} ({names[hindsight]}) |"
-                )
+                figures = f"{own.mean():.4f} | {fair.mean():.4f} | {lead} | {each[hindsight].mean():.4f}"
+                row = f"| {size} | {seed} | {len(own)} | {found.model.ranker.kind} | {figures} ({names[hindsight]}) |"
+                click.echo(row)
     except (ShelftalkError, ValueError, OSError) as error:
         click.echo(f"samples: error: {error}", err=True)
         sys.exit(2)
