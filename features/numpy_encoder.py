@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,15 @@ from scipy.special import erf
 from features.blended_encoder import blend
 from features.encoder import clean_text
 from features.errors import EncoderError
+from features.tensor_files import different_tensors, mapped_tensors
 
 F32 = npt.NDArray[np.float32]
+T = TypeVar("T")
 _OFFSETS = {"bert": 0, "roberta": None, "xlm-roberta": None, "camembert": None}
 """Position of the first token, by the model's type; None: behind that of the padding."""
 _CHARACTERS_PER_TOKEN = 16
 _VALUES_FILE, _PROJECTION_FILE, _BLEND_FILE = "encoder.json", "projection.safetensors", "blend.json"
+_WEIGHTS_FILE = "model.safetensors"
 
 
 class ServingEncoder(Protocol):
@@ -58,13 +61,14 @@ class NumpyEncoder:
     def __init__(self, folder: Path, max_tokens: int) -> None:
         from tokenizers import Tokenizer
 
+        self.folder = folder
         config = _read_json(folder / "config.json")
         self._check(folder, config)
-        weights = _prefixless(mapped_tensors(folder / "model.safetensors"))
+        weights = _prefixless(mapped_tensors(folder / _WEIGHTS_FILE))
         try:
             self._read(config, weights)
         except KeyError as error:
-            raise EncoderError(f"{folder}/model.safetensors lacks the weights {error}; train anew") from None
+            raise EncoderError(f"{folder}/{_WEIGHTS_FILE} lacks the weights {error}; train anew") from None
         self._max_tokens = int(_read_json(folder / _VALUES_FILE, {}).get("max_tokens", max_tokens))
         path = folder / _PROJECTION_FILE
         self._projection = mapped_tensors(path)["projection"] if path.is_file() else None
@@ -111,21 +115,50 @@ class NumpyEncoder:
         """See `ServingEncoder.encode`; markup is read as in training."""
         out = np.zeros((len(texts), self.embedding_size), np.float32)
         for row, text in enumerate(texts):
-            cleaned = clean_text(text, self._max_tokens * _CHARACTERS_PER_TOKEN)
-            if cleaned:
-                out[row] = self._embed(self._tokenizer.encode(cleaned).ids)
+            if ids := self.read(text):
+                out[row] = self.finished(self.begun(ids, 0), 0)
         return out
 
-    def _embed(self, ids: list[int]) -> F32:
-        """One text's unit vector: the mean of its tokens' last states, projected."""
+    def read(self, text: str) -> list[int]:
+        """The text's tokens; none of a blank one."""
+        cleaned = clean_text(text, self._max_tokens * _CHARACTERS_PER_TOKEN)
+        return list(self._tokenizer.encode(cleaned).ids) if cleaned else []
+
+    def begun(self, ids: Sequence[int], num_layers: int) -> F32:
+        """The tokens' states, (n_tokens, size) float32, behind the first `num_layers` layers."""
         places = self._first_position + np.arange(len(ids))
         x = self._normalised(self._words[ids] + self._positions[places] + self._type, self._norm)
-        for layer in self._layers:
+        for layer in self._layers[:num_layers]:
+            x = self._block(layer, x)
+        return x
+
+    def finished(self, x: F32, num_layers: int) -> F32:
+        """One text's unit vector, from its tokens' states behind the first `num_layers` layers: the mean of the last
+        ones, projected.
+        """
+        for layer in self._layers[num_layers:]:
             x = self._block(layer, x)
         mean = x.mean(axis=0)
         if self._projection is not None:
             mean = mean @ self._projection
         return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
+
+    def shared_layers(self, other: NumpyEncoder) -> int | None:
+        """How many of the first layers are the same in both, to the last bit; None where a text does not even begin
+        alike.
+        """
+        if self._reading() != other._reading():
+            return None
+        differ = _prefixless(dict.fromkeys(different_tensors(*(one.folder / _WEIGHTS_FILE for one in (self, other)))))
+        if any(name.startswith("embeddings.") for name in differ):
+            return None
+        layers = (name.split(".")[2] for name in differ if name.startswith("encoder.layer."))
+        return min([int(layer) for layer in layers], default=len(self._layers))
+
+    def _reading(self) -> tuple[object, ...]:
+        """What else a text's states depend on."""
+        tokens = (self._tokenizer.to_str(), self._max_tokens, self._first_position)
+        return *tokens, self._heads, self._epsilon, self._activate, len(self._layers)
 
     def _block(self, layer: _Layer, x: F32) -> F32:
         length, size = x.shape
@@ -147,17 +180,24 @@ class NumpyEncoder:
         return np.asarray(centred / np.sqrt(variance + np.float32(self._epsilon)) * norm[0] + norm[1], np.float32)
 
 
-@dataclass(frozen=True)
 class BlendedNumpyEncoder:
-    """What `BlendedEncoder` encodes, in numpy."""
+    """What `BlendedEncoder` encodes, in numpy. Layers that fine-tuning left as they were are run once for both."""
 
-    tuned: NumpyEncoder
-    pretrained: NumpyEncoder
-    pretrained_share: float
+    def __init__(self, tuned: NumpyEncoder, pretrained: NumpyEncoder, pretrained_share: float) -> None:
+        self.tuned, self.pretrained, self.pretrained_share = tuned, pretrained, pretrained_share
+        self.shared = tuned.shared_layers(pretrained)
 
     def encode(self, texts: Sequence[str]) -> F32:
         """See `ServingEncoder.encode`."""
-        return blend(self.tuned.encode(texts), self.pretrained.encode(texts), self.pretrained_share)
+        if self.shared is None:
+            return blend(self.tuned.encode(texts), self.pretrained.encode(texts), self.pretrained_share)
+        both = (self.tuned, self.pretrained)
+        tuned, pretrained = (np.zeros((len(texts), one.embedding_size), np.float32) for one in both)
+        for row, text in enumerate(texts):
+            if ids := self.tuned.read(text):
+                x = self.tuned.begun(ids, self.shared)
+                tuned[row], pretrained[row] = (one.finished(x, self.shared) for one in both)
+        return blend(tuned, pretrained, self.pretrained_share)
 
 
 def load_numpy_encoder(folder: Path, max_tokens: int) -> NumpyEncoder | BlendedNumpyEncoder:
@@ -169,24 +209,6 @@ def load_numpy_encoder(folder: Path, max_tokens: int) -> NumpyEncoder | BlendedN
     share = float(_read_json(folder / _BLEND_FILE)["pretrained_share"])
     tuned, pretrained = (NumpyEncoder(folder / name, max_tokens) for name in ("tuned", "pretrained"))
     return BlendedNumpyEncoder(tuned, pretrained, share)
-
-
-def mapped_tensors(path: Path) -> dict[str, F32]:
-    """The float32 tensors of a safetensors file, mapped, not read; EncoderError where it is damaged."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        content = np.asarray(np.memmap(path, np.uint8, "r", offset=0))[8 + length :]
-        tensors = {name: facts for name, facts in header.items() if name != "__metadata__"}
-        return {name: _tensor(content, facts) for name, facts in tensors.items() if facts["dtype"] == "F32"}
-    except (OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
-        raise EncoderError(f"{path} is damaged: {error}; copy the bundle again or train anew") from None
-
-
-def _tensor(content: npt.NDArray[np.uint8], facts: Mapping[str, Any]) -> F32:
-    start, stop = facts["data_offsets"]
-    return np.frombuffer(content[start:stop].data, np.float32).reshape(facts["shape"])
 
 
 _LAYER_PARTS = (
@@ -218,7 +240,7 @@ def _linear(x: F32, part: tuple[F32, F32]) -> F32:
     return np.asarray(x @ part[0].T + part[1])
 
 
-def _prefixless(weights: Mapping[str, F32]) -> dict[str, F32]:
+def _prefixless(weights: Mapping[str, T]) -> dict[str, T]:
     """Names without the model's own (`bert.`), which some files have."""
     prefixes = ("bert.", "roberta.")
     return {next((n.removeprefix(p) for p in prefixes if n.startswith(p)), n): w for n, w in weights.items()}

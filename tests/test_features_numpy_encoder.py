@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.blended_encoder import BlendedEncoder
+from features.blended_encoder import BlendedEncoder, blend
 from features.encoder import EncoderSettings, TextEncoder
 from features.errors import EncoderError
-from features.numpy_encoder import load_numpy_encoder, mapped_tensors
+from features.numpy_encoder import BlendedNumpyEncoder, NumpyEncoder, load_numpy_encoder
+from features.tensor_files import different_tensors, mapped_tensors
 from tiny_bert import write_tiny_bert
 
 TEXTS = [
@@ -51,6 +53,54 @@ def test_both_halves_of_a_blend_are_read(encoder: TextEncoder, tmp_path: Path) -
     blended.save(tmp_path / "encoder")
     serving = load_numpy_encoder(tmp_path / "encoder", max_tokens=64)
     np.testing.assert_allclose(serving.encode(TEXTS), blended.encode(TEXTS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "shared"),
+    [
+        ([], 2),
+        (["encoder.layer.1.output.dense.bias"], 1),
+        (["encoder.layer.1.attention.self.key.weight", "encoder.layer.0.output.LayerNorm.weight"], 0),
+        (["embeddings.word_embeddings.weight"], None),
+        (["embeddings.LayerNorm.bias", "encoder.layer.1.output.dense.bias"], None),
+    ],
+)
+def test_layers_that_were_left_as_they_are_run_once_for_both(
+    encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: list[str], shared: int | None
+) -> None:
+    """Beginning with the first that was trained, every layer's input differs."""
+    import torch
+
+    model = copy.deepcopy(encoder.model)
+    with torch.no_grad():
+        for name in changed:
+            weights = model.get_parameter(name)
+            weights.view(-1)[-1] += 0.5  # the last of them alone
+    BlendedEncoder(encoder.with_weights(model, None), encoder, 0.3).save(tmp_path / "encoder")
+    serving = load_numpy_encoder(tmp_path / "encoder", max_tokens=16)
+    assert isinstance(serving, BlendedNumpyEncoder)
+    assert serving.shared == shared
+    apart = (serving.tuned.encode(TEXTS), serving.pretrained.encode(TEXTS))
+    runs, block = [], NumpyEncoder._block
+    monkeypatch.setattr(NumpyEncoder, "_block", lambda self, *given: runs.append(1) or block(self, *given))
+    np.testing.assert_array_equal(serving.encode(TEXTS), blend(*apart, 0.3))
+    assert len(runs) == (4 - (shared or 0)) * sum(bool(text.strip(" <br/>")) for text in TEXTS)
+
+
+def test_tensors_that_differ_are_named(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    ones = {"a": np.ones((3, 700_000), np.float32), "b": np.ones(4, np.float32), "c": np.ones((2, 2), np.float32)}
+    save_file(ones, tmp_path / "one")
+    late = ones["a"].copy()
+    late[-1, -1] = 2.0
+    for name, other in {"a": late, "b": np.ones(4, np.float64), "c": np.ones(4, np.float32)}.items():
+        save_file(ones | {name: other}, tmp_path / "other")
+        assert different_tensors(tmp_path / "one", tmp_path / "other") == {name}
+    save_file(ones | {"d": late}, tmp_path / "other", metadata={"made": "elsewhere"})
+    assert different_tensors(tmp_path / "one", tmp_path / "other") == {"d"}
+    assert different_tensors(tmp_path / "other", tmp_path / "one") == {"d"}
+    assert different_tensors(tmp_path / "one", tmp_path / "one") == set()
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
