@@ -66,8 +66,8 @@ class FinetuneResult:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A trained stage: its name, embeddings (n_texts, embedding_size), steps, NDCG@10 of each validation user, the
-    share of the pretrained embeddings to be blended in, and why layers that the settings name were left out ("" else).
+    """A trained stage: its name, embeddings (n_texts, embedding_size), steps, NDCG@10 of each validation user, and the
+    share of the pretrained embeddings to be blended in.
     """
 
     name: str
@@ -76,7 +76,6 @@ class _Candidate:
     steps: int
     validation: F64
     pretrained_share: float = 0.0
-    left_out: str = ""
 
     def blended(self, pretrained: F32) -> F32:
         """The embeddings that are judged: (n_texts, embedding_size), or twice as wide with the pretrained ones."""
@@ -124,7 +123,7 @@ def _train_stages(data: FinetuneData, aids: Aids) -> tuple[F32, _Candidate]:
     """The pretrained embeddings (n_texts, embedding_size), and what was trained: the layers, where there are any to
     train, unless the projection is clearly better alone.
     """
-    tower, left_out = _layer_tower(data, aids)
+    tower = _layer_tower(data, aids)
     if isinstance(tower, LastLayersTower) and not data.encoder.knows(data.texts):
         # reads every text once, and keeps the frozen layers' states for training
         pretrained = tower.embed_all(data.rows)
@@ -137,32 +136,15 @@ def _train_stages(data: FinetuneData, aids: Aids) -> tuple[F32, _Candidate]:
         tuned = _train_layers(data, aids, tower, best.steps)
         loss = best.validation - tuned.validation
         best = best if loss.mean() > _CLEARLY * _error(loss) else tuned
-    return pretrained, dataclasses.replace(best, pretrained_share=data.settings.keep_pretrained, left_out=left_out)
+    return pretrained, dataclasses.replace(best, pretrained_share=data.settings.keep_pretrained)
 
 
-def _layer_tower(data: FinetuneData, aids: Aids) -> tuple[ModelTower | None, str]:
-    """What trains the layers that the settings name, and "". None where they name none, or where memory is short, and
-    then why.
-    """
+def _layer_tower(data: FinetuneData, aids: Aids) -> ModelTower | None:
+    """What trains the layers that the settings name; None where they name none."""
     tower = _plain_tower(data)
-    left_out = _out_of_memory(data, tower) if isinstance(tower, LastLayersTower) else ""
-    if left_out:
-        log.info(left_out)
-        return None, left_out
     if tower is not None and aids.augmenter is not None:
         tower.alter_with(aids.augmenter)
-    return tower, ""
-
-
-def _out_of_memory(data: FinetuneData, tower: LastLayersTower) -> str:
-    """Why the layers can't be trained; "" where they can. Without the cache every step would run all layers."""
-    given, needed = data.settings.hidden_cache_mb, tower.cache_mb(data.rows)
-    if needed <= given:
-        return ""
-    return (
-        f"no layers were trained: the frozen layers' states of {len(data.texts)} texts need {needed} MB, "
-        f"finetune.hidden_cache_mb is {given}; {needed} is enough"
-    )
+    return tower
 
 
 def _plain_tower(data: FinetuneData) -> ModelTower | None:
@@ -248,7 +230,6 @@ def _judge(data: FinetuneData, pretrained: F32, candidate: _Candidate, started: 
     better = float(gain.mean()) > error
     figures = f"{after.mean():.4f} after, {before.mean():.4f} before, the difference +- {error:.4f}"
     reason = f"NDCG@{K} of {len(gain)} held-out users: {figures}" + ("" if better else ": not clearly better")
-    reason += f"; {candidate.left_out}" if candidate.left_out else ""
     encoder: TextEncoder | BlendedEncoder = _finished(data, candidate) if better else data.encoder
     log.info("keeping the %s encoder (%s): %s", "fine-tuned" if better else "pretrained", candidate.name, reason)
     return FinetuneResult(

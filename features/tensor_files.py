@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +20,25 @@ _BLOCK = 2**20
 
 def mapped_tensors(path: Path) -> dict[str, F32]:
     """The float32 tensors of a safetensors file, mapped, not read; EncoderError where it is damaged."""
-    try:
-        tensors, start = _header(path)
+    with _damage(path):
+        tensors, start = _float_tensors(path)
         content = np.asarray(np.memmap(path, np.uint8, "r", offset=0))[start:]
-        return {name: _tensor(content, facts) for name, facts in tensors.items() if facts["dtype"] == "F32"}
-    except (OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
-        raise EncoderError(f"{path} is damaged: {error}; copy the bundle again or train anew") from None
+        return {name: _tensor(content, facts) for name, facts in tensors.items()}
 
 
 def different_tensors(one: Path, other: Path) -> set[str]:
-    """The names of the tensors that are not the same in two safetensors files, to the last bit, or are in one alone.
-    Both are read and not mapped, as pages that were mapped would count as memory of this process.
+    """The names of the float32 tensors that are not the same in two safetensors files, to the last bit, or are in one
+    alone; EncoderError where a file is damaged. Both are read and not mapped, as pages that were mapped would count as
+    memory of this process.
     """
-    (mine, start), (theirs, other_start) = _header(one), _header(other)
+    with _damage(one):
+        mine, start = _float_tensors(one)
+    with _damage(other):
+        theirs, other_start = _float_tensors(other)
     differ = set(mine.keys() ^ theirs.keys())
-    with one.open("rb") as file, other.open("rb") as other_file:
+    with _damage(one), one.open("rb") as file, other.open("rb") as other_file:
         for name in mine.keys() & theirs.keys():
-            if any(mine[name][key] != theirs[name][key] for key in ("dtype", "shape")):
+            if mine[name]["shape"] != theirs[name]["shape"]:
                 differ.add(name)
                 continue
             first, last = mine[name]["data_offsets"]
@@ -46,12 +50,20 @@ def different_tensors(one: Path, other: Path) -> set[str]:
     return differ
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """What the file says of its tensors, and where their numbers begin."""
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        raise EncoderError(f"{path} is damaged: {error}; copy the bundle again or train anew") from None
+
+
+def _float_tensors(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """What the file says of its float32 tensors, and where their numbers begin."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         facts = json.loads(file.read(length))
-    return {name: own for name, own in facts.items() if name != "__metadata__"}, 8 + length
+    return {n: own for n, own in facts.items() if n != "__metadata__" and own["dtype"] == "F32"}, 8 + length
 
 
 def _tensor(content: npt.NDArray[np.uint8], facts: dict[str, Any]) -> F32:

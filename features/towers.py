@@ -5,7 +5,6 @@ adapters.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -202,11 +201,6 @@ class LastLayersTower(ModelTower):
             layer.requires_grad_(True)
         self._hidden: dict[int, torch.Tensor] = {}
         self._bytes_left = cache_bytes
-
-    def cache_mb(self, item_rows: I64) -> int:
-        """The whole megabytes (2**20 bytes) of cache that hold the hidden states of all these items."""
-        tokens = sum(len(self._token_ids[row]) for row in item_rows)
-        return math.ceil(tokens * self._source.embedding_size * 4 / 2**20)
 
     def _embed_batch(self, item_rows: I64, token_ids: Sequence[TokenIds]) -> torch.Tensor:
         ids, mask = self._source.padded(token_ids)

@@ -110,7 +110,7 @@ class Follower:
         """
         if popularities == self._popularities and not anew:
             return
-        since = min((one.ranking.since for one in popularities if one.ranking is not None), default=math.inf)
+        since = min((one.since for one in popularities), default=math.inf)
         anew = anew or since < self.counters.since
         self.counters.since = since
         self._popularities = popularities

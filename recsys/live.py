@@ -15,7 +15,7 @@ from typing import Self
 from recsys.event_window import EventWindow
 from recsys.stores.base import Event
 from recsys.stores.settings import StoreSettings
-from recsys.taken import HOUR, UNIT, Happened, Taken, TakenColumns
+from recsys.taken import HOUR, WEIGHT_DIGITS, Happened, Taken, TakenColumns
 
 
 @dataclass(eq=False, slots=True)
@@ -25,14 +25,14 @@ class _Held:
     user_id: str
     item_id: str
     time: float
-    weight: int
+    weight: float
     slot: int = -1
 
 
 class LiveCounters:
-    """Counts over the newest `max_events` events of the last `hours`, and those before that happened after `since`, but
-    not before the last `days`; `kind_weight` says what an event of a name weighs (0: it is not counted). Memory is
-    bounded by `max_events`. Threads may share it.
+    """Counts over the newest `max_events` events of the last `hours`, and of those before back to as many hours before
+    `since`, but not before the last `days`; `kind_weight` says what an event of a name weighs (0: it is not counted).
+    Memory is bounded by `max_events`. Threads may share it.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LiveCounters:
 
     def start(self, now: float) -> float:
         """The time from which on events are held."""
-        return max(min(now - self.hours * HOUR, self.since), now - self.days * 24 * HOUR)
+        return max(min(now, self.since) - self.hours * HOUR, now - self.days * 24 * HOUR)
 
     def clear(self) -> None:
         """Let go of everything."""
@@ -74,7 +74,7 @@ class LiveCounters:
         start = self.start(now)
         with self._lock:
             for event in events:
-                weight = round(self._kind_weight(event.event) * UNIT)
+                weight = round(self._kind_weight(event.event), WEIGHT_DIGITS)
                 if weight > 0 and event.time >= start:
                     self._add(_Held(event.user_id, event.item_id, event.time, weight))
 
@@ -89,10 +89,6 @@ class LiveCounters:
         with self._lock:
             for held in self._window.forget(user_id):
                 self._remove(held)
-
-    def popularity(self, now: float) -> dict[str, float]:
-        """How much each item is taken in the hours up to `now`: see `Taken.popularity`."""
-        return self.taken().popularity(now, self.hours)
 
     def happened(self, now: float, forgotten: Collection[str] = ()) -> Happened:
         """All that is known at the time `now`."""
@@ -115,11 +111,11 @@ class LiveCounters:
 
     def _keep(self, held: _Held) -> None:
         """Among the columns, which are made anew where they have no room left: forgotten users leave gaps."""
-        held.slot = self._columns.add(held.user_id, held.item_id, held.time, held.weight / UNIT)
+        held.slot = self._columns.add(held.user_id, held.item_id, held.time, held.weight)
         if held.slot < 0:
             self._columns = TakenColumns(self.max_events + 1)
             for each in self._window:
-                each.slot = self._columns.add(each.user_id, each.item_id, each.time, each.weight / UNIT)
+                each.slot = self._columns.add(each.user_id, each.item_id, each.time, each.weight)
 
     def _remove(self, held: _Held) -> None:
         self._columns.remove(held.slot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,7 +18,7 @@ from recsys.taken import Happened
 
 NEVER = -1
 FRESH = 60.0
-"""Seconds by which what is known of now may be older than now, while nothing happens."""
+"""Seconds by which what is known of now may be off, while nothing happens."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,59 @@ class LiveState:
     """
 
     source: PopularitySource
-    signals: LiveSignals | None
+    signals: LiveSignals | None = None
+
+
+class LiveView:
+    """What is known of a time, and of those before it. It stays as it is, so that requests that are answered together
+    see the same.
+
+    `trained` is what the model knows by itself, which is all that happened up to `trained_until`; `happened` (None:
+    nothing was told) is what came since, `state` follows from it, and `made` says what does.
+    """
+
+    def __init__(
+        self,
+        trained: LiveState,
+        state: LiveState | None = None,
+        happened: Happened | None = None,
+        made: Callable[[Happened], LiveState] | None = None,
+        trained_until: float = np.inf,
+    ) -> None:
+        self.state, self.happened = state or trained, happened
+        self._trained, self._made, self._trained_until = trained, made, trained_until
+        self._then: tuple[float, LiveState] | None = None
+        self._working_out = threading.Lock()
+
+    def moment(self, at: float | None) -> float:
+        """Requests with a time of their own (unix seconds) are answered alike where this is the same: infinite where
+        they are for now (None, or about now, and nothing has happened in between), minus infinite for the model as it
+        was trained, and else the time, in whole seconds.
+        """
+        happened = self.happened
+        if happened is None or (at is not None and np.floor(at) <= self._trained_until):
+            return -np.inf
+        if at is None or (abs(at - happened.now) <= FRESH and at > happened.newest):
+            return np.inf
+        return float(np.floor(at))
+
+    def at(self, moment: float) -> LiveState:
+        """What was known at a `moment`, by the events that happened before it. The last one that was asked for is
+        remembered, as working it out takes as long as counting all anew.
+        """
+        if moment == np.inf:
+            return self.state
+        if moment == -np.inf or self.happened is None or self._made is None:
+            return self._trained
+        with self._working_out:
+            if self._then is None or self._then[0] != moment:
+                self._then = moment, self._made(self.happened.before(moment))
+            return self._then[1]
 
 
 class LivePopularity:
-    """`source` is replaced as a whole whenever counts come in, so that any thread may use it at any time; `round` is
-    the number of the follower's round that they are of, `NEVER` where it has yet to come.
+    """`view` is replaced as a whole whenever it is told what happened, so that any thread may use it at any time;
+    `round` is the number of the follower's round that it is of, `NEVER` where it has yet to come.
 
     All that the bundle knows weighs as much as `prior` live events: a shop with few visitors shows what has long been
     liked, a busy one what is taken in these hours. That is for those who have nothing else to go by; `ranking` (None:
@@ -41,90 +88,50 @@ class LivePopularity:
     """
 
     def __init__(
-        self, base: PopularitySource, items: IdIndex, prior: float, ranking: LiveRanking | None = None
+        self,
+        base: PopularitySource,
+        items: IdIndex,
+        prior: float,
+        ranking: LiveRanking | None = None,
+        trained_until: float = -np.inf,
     ) -> None:
-        self.source = base
-        self.ranking = ranking
         self.round = NEVER
         self._base = base
         self._items = items
         self._prior = prior
-        self._happened: Happened | None = None
-        self._then: tuple[Happened | None, float, LiveState] | None = None
-        self._working_out = threading.Lock()
+        self._ranking = ranking
+        self._trained_until = trained_until
+        self.view = LiveView(LiveState(base))
 
     @classmethod
     def of(cls, model: FittedModel, settings: StoreSettings) -> Self:
         """Of a model, before anything is counted."""
         ranking = LiveRanking(model) if settings.live_ranking else None
-        return cls(model.fallback, model.catalogue.items, settings.live_prior, ranking)
+        until = model.trained_until if model.histories.has_clock else np.inf  # what it knows has no time
+        return cls(model.fallback, model.catalogue.items, settings.live_prior, ranking, until)
+
+    @property
+    def since(self) -> float:
+        """The time from which on events are of interest to lists with a history, unix seconds; infinite: none is."""
+        return np.inf if self._ranking is None else self._ranking.since
 
     @property
     def num_items(self) -> int:
         """Of its model's catalogue."""
         return len(self._items)
 
-    def following(self, model: FittedModel) -> LivePopularity:
-        """The same for `model`, which is the one before with new or changed items: nothing is counted again. What
-        was counted of the new items before they came is not in it.
-        """
-        told = self.round  # first: what another thread tells meanwhile is of a later one
-        source, ranking = self.source, None if self.ranking is None else self.ranking.following(model)
-        after = LivePopularity(model.fallback, model.catalogue.items, self._prior, ranking)
-        if source is not self._base:
-            after.source = source.following(model.fallback)
-        after.round, after._happened = told, self._happened
-        return after
-
     def know(self, happened: Happened) -> None:
         """Let all that has happened count."""
-        self.update(happened.counts)
-        if self.ranking is not None:
-            self.ranking.update(happened.taken, happened.now, happened.forgotten)
-        self._happened, self._then = happened, None
+        self.view = self._viewed(self.state_of(happened), happened)
 
-    def update(self, counts: Mapping[str, float]) -> None:
-        """Let the items' live event weights count; items that the catalogue lacks are left out."""
-        self.source = self._source_of(counts)
-
-    def moment(self, at: float | None) -> float:
-        """Requests with a time of their own (unix seconds) are answered together where this is the same: infinite where
-        they are for now (None, or just now, and nothing has happened in between), minus infinite where the model as it
-        was trained knew all that had happened.
-        """
-        happened = self._happened
-        if at is None:
-            return np.inf
-        if happened is None or not len(happened.taken) or at <= self._start:
-            return -np.inf
-        quiet = at > happened.newest and at >= happened.now - FRESH
-        return np.inf if quiet or at >= happened.now else at
-
-    def state(self, moment: float) -> LiveState:
-        """What was known at a `moment`, by the events that happened before it; the last one that was asked for is
-        remembered, as working it out takes as long as counting all anew.
-        """
-        if moment == np.inf:
-            return LiveState(self.source, None if self.ranking is None else self.ranking.signals)
-        happened = self._happened
-        if happened is None or moment == -np.inf:
-            return LiveState(self._base, None)
-        with self._working_out:
-            if self._then is None or self._then[0] is not happened or self._then[1] != moment:
-                self._then = happened, moment, self._state_of(happened.before(moment))
-            return self._then[2]
-
-    @property
-    def _start(self) -> float:
-        """Up to here the model knows all by itself."""
-        return -np.inf if self.ranking is None else self.ranking.trained_until
-
-    def _state_of(self, happened: Happened) -> LiveState:
-        ranking = self.ranking
+    def state_of(self, happened: Happened) -> LiveState:
+        """What follows from it."""
+        ranking = self._ranking
         signals = None if ranking is None else ranking.signals_of(happened.taken, happened.now, happened.forgotten)
-        return LiveState(self._source_of(happened.counts), signals)
+        return LiveState(self.source_of(happened.counts), signals)
 
-    def _source_of(self, counts: Mapping[str, float]) -> PopularitySource:
+    def source_of(self, counts: Mapping[str, float]) -> PopularitySource:
+        """What is popular by the items' live event weights; items that the catalogue lacks are left out."""
         names = sorted(counts)
         rows = self._items.rows(names)
         weights = np.array([counts[name] for name in names])[rows >= 0]
@@ -134,6 +141,25 @@ class LivePopularity:
         values = self._known()
         values[rows] += weights
         return self._base.with_counts(values, rows, self._items.places)
+
+    def following(self, model: FittedModel) -> LivePopularity:
+        """The same for `model`, which is the one before with new or changed items: nothing is counted again. What
+        was counted of the new items before they came is not in it.
+        """
+        told = self.round  # first: what another thread tells meanwhile is of a later one
+        view = self.view
+        source, signals = view.state.source, view.state.signals
+        ranking = None if self._ranking is None else self._ranking.following(model)
+        after = LivePopularity(model.fallback, model.catalogue.items, self._prior, ranking, self._trained_until)
+        state = LiveState(
+            model.fallback if source is self._base else source.following(model.fallback),
+            None if signals is None else signals.following(model),
+        )
+        after.view, after.round = after._viewed(state, view.happened), told
+        return after
+
+    def _viewed(self, state: LiveState, happened: Happened | None) -> LiveView:
+        return LiveView(LiveState(self._base), state, happened, self.state_of, self._trained_until)
 
     def _known(self) -> FloatArray:
         """What the bundle knows, (n_items,), on the scale of live events."""

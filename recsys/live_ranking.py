@@ -46,15 +46,13 @@ class LiveSignals:
 
 
 class LiveRanking:
-    """`signals` are replaced as a whole whenever events come in, so that any thread may use them at any time. None: the
-    model has no clock, or nothing has happened since the training.
+    """What events make of a model's signals. Threads may share it.
 
     A ranker can only use values of the kind and the scale that it was trained on: decayed weights with the half-lives
     of the training (see `features.decay.continued`), steps divided by the totals of the training.
     """
 
     def __init__(self, model: FittedModel) -> None:
-        self.signals: LiveSignals | None = None
         self._model, self._popularity, self._items = model, model.fallback, model.features.items
         sources: tuple[Any, ...] = model.sources
         usable = (source for source in sources if isinstance(source, TransitionsSource) and len(source.out_of))
@@ -64,23 +62,15 @@ class LiveRanking:
         self._item_rows, self._user_rows = _Rows(model.catalogue.items), _Rows(model.users)
 
     @property
-    def trained_until(self) -> float:
-        """The model knows what happened up to here, unix seconds."""
-        return self._model.trained_until
-
-    @property
     def since(self) -> float:
         """The time from which on events are of interest, unix seconds; infinite where none is."""
-        return self.trained_until if self._half_lives else np.inf
-
-    def update(self, taken: Taken, now: float, forgotten: Collection[str] = ()) -> None:
-        """Let these events count that happened after the training; those of items that the catalogue lacks do not. Of
-        users who were `forgotten` nothing from before is looked at.
-        """
-        self.signals = self.signals_of(taken, now, forgotten)
+        return self._model.trained_until if self._half_lives else np.inf
 
     def signals_of(self, taken: Taken, now: float, forgotten: Collection[str] = ()) -> LiveSignals | None:
-        """What `update` makes of these events. Any thread may ask."""
+        """What these events change that happened after the training; those of items that the catalogue lacks do not
+        count. Of users who were `forgotten` nothing from before is looked at. None: the model has no clock, or nothing
+        has happened since.
+        """
         if not self._half_lives:
             return None
         later = taken.after(self.since, now)
@@ -89,12 +79,9 @@ class LiveRanking:
         return self._made(later.select(known), rows[known], now, forgotten) if known.any() else None
 
     def following(self, model: FittedModel) -> LiveRanking:
-        """The same for `model`, which is the one before with new or changed items: nothing is counted again. What is
-        held of the new items counts from the next update on.
-        """
-        after, signals = LiveRanking(model), self.signals
+        """The same for `model`, which is the one before with new or changed items."""
+        after = LiveRanking(model)
         after._item_rows, after._user_rows = self._item_rows.over(model.catalogue.items), self._user_rows
-        after.signals = None if signals is None else signals.following(model)
         return after
 
     def _made(self, later: Taken, rows: Ints, now: float, forgotten: Collection[str]) -> LiveSignals:
@@ -142,22 +129,23 @@ class _Rows:
 
     def __init__(self, index: IdIndex, known: tuple[Sequence[str], Ints] = ((), _NO_ROWS)) -> None:
         self._index = index
-        self._known = known
-        self._grown = True
+        self._known = (*known, True)
+        """The ids, their rows, and whether those that had none may have one by now; replaced as a whole."""
 
     def over(self, index: IdIndex) -> _Rows:
         """The same for an index that this one's has grown to; another thread may go on with this one."""
-        return _Rows(index, self._known)
+        return _Rows(index, self._known[:2])
 
     def of(self, ids: Sequence[str]) -> Ints:
         """Each id's row, -1 for unknown ones."""
+        known, rows, grown = self._known  # before the size, so that there are no more rows than that
         size = len(ids)  # once: another thread may add to them
-        known = self._known  # once, too
-        rows = known[1] if ids is known[0] else _NO_ROWS
-        unknown = np.flatnonzero(rows < 0) if self._grown else _NO_ROWS
+        if ids is not known:
+            rows, grown = _NO_ROWS, False
+        unknown = np.flatnonzero(rows < 0) if grown else _NO_ROWS
         wanted = np.concatenate([unknown, np.arange(len(rows), size)])
         if len(wanted):
             rows = np.concatenate([rows, np.empty(size - len(rows), np.int64)])
             rows[wanted] = self._index.rows([ids[k] for k in wanted.tolist()])
-        self._known, self._grown = (ids, rows), False
+        self._known = (ids, rows, False)
         return rows

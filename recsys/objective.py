@@ -12,6 +12,7 @@ from features.builder import FeatureMatrix
 from features.interactions import EventSettings
 from features.tables import BoolArray, Dataset
 from recsys.errors import DataError, SettingsError
+from recsys.live_popularity import LiveState
 from recsys.metrics import Floats, count, hit_matrix, ndcg_at_k
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
@@ -89,9 +90,9 @@ class _RememberingRecommender(Recommender):
         self._key = settings_read("examples", model.settings)
 
     def _candidates(
-        self, requests: list[Request], histories: list[Any], allowed: BoolArray
+        self, requests: list[Request], histories: list[Any], allowed: BoolArray, live: LiveState
     ) -> tuple[Candidates, FeatureMatrix]:
         find = super()._candidates
         names = ",".join(source.name for source in self.chain(requests[0]).sources)  # gating may have dropped some
         parts = (self._key, names, requests[0].request_id, len(requests))
-        return reused(self._memory, "candidates", parts, lambda: find(requests, histories, allowed))
+        return reused(self._memory, "candidates", parts, lambda: find(requests, histories, allowed, live))

@@ -24,7 +24,7 @@ from recsys.asked_history import AskedHistories, AskedHistory
 from recsys.attributes import Attributes
 from recsys.errors import RequestError
 from recsys.filters import AllOf, Filter, Not, combined
-from recsys.live_popularity import LivePopularity, LiveState
+from recsys.live_popularity import LivePopularity, LiveState, LiveView
 from recsys.model import Chain, FittedModel
 from recsys.ordered import Entry, Ordered, source_ranks
 from recsys.request_history import HistoryReader, StoreReader
@@ -40,19 +40,21 @@ from recsys.wishes import shape_of
 
 SCORE_DIGITS = 6
 PROPENSITY_DIGITS = 9
-_Kind = tuple[str, tuple[str, ...], bool, bool, tuple[str, ...], float]
+_Kind = tuple[float, str, tuple[str, ...], bool, bool, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class RequestCandidates:
     """What there is to order for some requests: the items the sources found, and the features of every pair.
-    `allowed` (n_items,) are the items that may be shown, `rules` those in force when the items were found.
+    `allowed` (n_items,) are the items that may be shown, `rules` those in force when the items were found, and `live`
+    is what had happened since the training.
     """
 
     requests: list[Request]
     histories: list[AskedHistory]
     allowed: BoolArray
     rules: Rules
+    live: LiveState
     found: Candidates
     matrix: FeatureMatrix
 
@@ -125,19 +127,20 @@ class Recommender:
 
     def recommend_many(self, requests: Sequence[Request]) -> list[Recommendation]:
         """One answer a request, in their order; each the same as if it had been asked alone."""
-        rules = self._rules.now()
+        rules, view = self._rules.now(), self._view()
         for request in requests:
             self._check(request)
-        kinds = [self._kind(request, rules) for request in requests]
+        kinds = [self._kind(request, rules, view) for request in requests]
         answers: dict[int, Recommendation] = {}
-        for _, same in groupby(sorted(range(len(requests)), key=lambda k: kinds[k]), key=lambda k: kinds[k]):
-            numbers = list(same)
+        for (moment, *_), same in groupby(sorted(range(len(requests)), key=kinds.__getitem__), key=kinds.__getitem__):
+            numbers, live = list(same), view.at(moment)
             for start in range(0, len(numbers), CHUNK):
                 chunk = numbers[start : start + CHUNK]
                 allowed, known = self._known([requests[k] for k in chunk], rules)
                 histories = dict(zip(chunk, known, strict=True))
-                for part in _by_popularity(histories) if kinds[chunk[0]][-1] > -np.inf else (chunk,):
-                    found = self._prepare([requests[k] for k in part], [histories[k] for k in part], allowed, rules)
+                for part in _by_popularity(histories) if moment > -np.inf else (chunk,):
+                    asked, of_part = [requests[k] for k in part], [histories[k] for k in part]
+                    found = self._prepare(asked, of_part, allowed, rules, live)
                     answers.update(zip(part, self.rank(found), strict=True))
         return [answers[k] for k in range(len(requests))]
 
@@ -153,16 +156,18 @@ class Recommender:
 
     def candidates(self, requests: Sequence[Request]) -> RequestCandidates:
         """What `rank` orders: found once, it can be ordered by several models. The requests, one or more, share their
-        filters, `among` and whether the history is excluded.
+        filters, `among`, whether the history is excluded and, in service, their time.
         """
-        rules = self._rules.now()
+        rules, view = self._rules.now(), self._view()
         for request in requests:
             self._check(request)
-        kinds = {self._kind(request, rules) for request in requests}
+        kinds = {self._kind(request, rules, view) for request in requests}
         if len(kinds) != 1:
-            raise ValueError(f"requests of {len(kinds)} different kinds (filters, exclude_seen) can't share candidates")
+            kinds_of = f"{len(kinds)} different kinds (filters, among, exclude_seen, at)"
+            raise ValueError(f"requests of {kinds_of} can't share candidates")
         allowed, histories = self._known(requests, rules)
-        return self._prepare(list(requests), histories, allowed, rules)
+        (moment, *_), *_ = kinds
+        return self._prepare(list(requests), histories, allowed, rules, view.at(moment))
 
     def rank(self, asked: RequestCandidates) -> list[Recommendation]:
         """One answer a request: `recommend_many(requests)` is `rank(candidates(requests))`."""
@@ -219,12 +224,18 @@ class Recommender:
         """What makes the request's list."""
         return self.model.chain(self._excludes_seen(request))
 
-    def _kind(self, request: Request, rules: Rules) -> _Kind:
-        """Requests of one kind are answered together; sortable."""
+    def _view(self) -> LiveView:
+        """What is known of what happened since the training, now and before."""
+        return LiveView(LiveState(self.model.fallback)) if self._popularity is None else self._popularity.view
+
+    def _kind(self, request: Request, rules: Rules, view: LiveView) -> _Kind:
+        """Requests of one kind are answered together; sortable, by their time first, as that may have to be worked
+        out.
+        """
         hiding = tuple(rule.name for rule in self._hiding(request, rules))
         named = request.among is not None
-        moment = -np.inf if self._popularity is None else self._popularity.moment(request.at)
-        return str(combined(request.filters)), hiding, self._excludes_seen(request), named, request.among or (), moment
+        wanted, among = str(combined(request.filters)), request.among or ()
+        return view.moment(request.at), wanted, hiding, self._excludes_seen(request), named, among
 
     def _hiding(self, request: Request, rules: Rules) -> list[Rule]:
         """The rules that keep items out of the request's list."""
@@ -261,9 +272,10 @@ class Recommender:
         return allowed, histories
 
     def _prepare(
-        self, requests: list[Request], histories: list[AskedHistory], allowed: BoolArray, rules: Rules
+        self, requests: list[Request], histories: list[AskedHistory], allowed: BoolArray, rules: Rules, live: LiveState
     ) -> RequestCandidates:
-        return RequestCandidates(requests, histories, allowed, rules, *self._candidates(requests, histories, allowed))
+        found, matrix = self._candidates(requests, histories, allowed, live)
+        return RequestCandidates(requests, histories, allowed, rules, live, found, matrix)
 
     def _asked(self, requests: Sequence[Request]) -> list[AskedHistory]:
         return [self._histories.of(request, self._time(request)) for request in requests]
@@ -278,25 +290,18 @@ class Recommender:
         return np.round(scores, SCORE_DIGITS)
 
     def _candidates(
-        self, requests: list[Request], histories: list[AskedHistory], allowed: BoolArray
+        self, requests: list[Request], histories: list[AskedHistory], allowed: BoolArray, live: LiveState
     ) -> tuple[Candidates, FeatureMatrix]:
         built = self._histories.built(histories)
         blocked = ItemSets.of([self._hidden(*asked) for asked in zip(requests, histories, strict=True)])
         per_source = max(self.model.settings.retrieval.per_source, len(requests[0].among or ()))
         mask = None if allowed.all() else allowed
         chain = self.chain(requests[0])
-        live = self._live(requests[0])
         signals, fallback = live.signals, _fallback(live, self.model, histories)
         instead = {**(signals.sources if signals is not None else {}), fallback.name: fallback}
         sources: tuple[Any, ...] = tuple(instead.get(source.name, source) for source in chain.sources)
         features = chain.features.with_items(signals.items) if signals is not None else chain.features
         return candidates_with_features(sources, features, built, per_source, blocked, mask, self._observe)
-
-    def _live(self, request: Request) -> LiveState:
-        """What has happened since the training, for all requests of the request's kind."""
-        if self._popularity is None:
-            return LiveState(self.model.fallback, None)
-        return self._popularity.state(self._popularity.moment(request.at))
 
     def _list(
         self, request: Request, history: AskedHistory, listed: Ordered, asked: RequestCandidates
@@ -308,9 +313,9 @@ class Recommender:
         if shape.is_plain:
             items = listed.entries(range(min(request.n, len(listed.pairs))))
             if len(items) < request.n:
-                items += self._tail(request, history, hidden, listed, asked.allowed)
+                items += self._tail(request, history, hidden, listed, asked)
         else:
-            items = self._shaped(request, history, hidden, listed, asked.allowed, shape)
+            items = self._shaped(request, history, hidden, listed, asked, shape)
         return Recommendation(
             request.request_id, request.user, strategy, reason, self._items(items), history.unknown, history.degraded
         )
@@ -321,13 +326,13 @@ class Recommender:
         history: AskedHistory,
         hidden: npt.NDArray[np.int64],
         listed: Ordered,
-        allowed: BoolArray,
+        asked: RequestCandidates,
         shape: Shape,
     ) -> list[Entry]:
         """The list as `recsys.shaping` makes it; the scores stay the ranker's."""
         made = placed(
             listed.item_rows, request.n, shape, self.attributes, self.model.features.pairs.embeddings,
-            lambda: self._popular(request, history, hidden, listed, len(self._ids), allowed), request.request_id,
+            lambda: self._popular(history, hidden, listed, len(self._ids), asked), request.request_id,
         )  # fmt: skip
         candidates = iter(listed.entries([item.place for item in made if item.place is not None]))
         others = iter(self._others([item.item_row for item in made if item.place is None], listed.lowest))
@@ -350,26 +355,25 @@ class Recommender:
         history: AskedHistory,
         hidden: npt.NDArray[np.int64],
         listed: Ordered,
-        allowed: BoolArray,
+        asked: RequestCandidates,
     ) -> list[Entry]:
         """What popularity adds behind the last candidate, so that n items come back whenever n exist."""
         wanted = request.n - len(listed.pairs)
-        rows = self._popular(request, history, hidden, listed, wanted, allowed)
+        rows = self._popular(history, hidden, listed, wanted, asked)
         return self._others(rows.tolist(), listed.lowest)
 
     def _popular(
         self,
-        request: Request,
         history: AskedHistory,
         hidden: npt.NDArray[np.int64],
         listed: Ordered,
         n: int,
-        allowed: BoolArray,
+        asked: RequestCandidates,
     ) -> npt.NDArray[np.int64]:
         """The n most popular items that are no candidates."""
         blocked = ItemSets.of([np.concatenate([hidden, listed.item_rows])])
-        source = _fallback(self._live(request), self.model, [history])
-        return source.scores(self._histories.built([history]))[""].top(n, blocked, allowed).item_rows
+        source = _fallback(asked.live, self.model, [history])
+        return source.scores(self._histories.built([history]))[""].top(n, blocked, asked.allowed).item_rows
 
     def _items(self, entries: Sequence[Entry]) -> tuple[RecommendedItem, ...]:
         return tuple(

@@ -37,7 +37,7 @@ GROUPS: Mapping[str, Dimensions] = {
     },
     "finetune": {
         "finetune.trainable": CategoricalDistribution(["projection", "last_layers"]),
-        "finetune.num_layers": IntDistribution(1, 4),
+        "finetune.num_layers": IntDistribution(2, 6),
         "finetune.projection_learning_rate": FloatDistribution(3e-4, 1e-2, log=True),
         "finetune.learning_rate": FloatDistribution(1e-5, 2e-4, log=True),
         "finetune.max_steps": IntDistribution(10, 60, log=True),

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 HOUR = 3600.0
-UNIT = 1000
-"""Weights are counted in thousandths, as whole numbers, whose sums do not depend on their order."""
+WEIGHT_DIGITS = 3
+"""Weights are rounded to thousandths, and counted as whole numbers of them, whose sums do not depend on their order."""
+_UNIT = 10**WEIGHT_DIGITS
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Taken:
         found = np.zeros(int(self.items.max()) + 1 if len(self) else 0)
         for age in np.unique(ages[(ages >= 0) & (ages <= hours)]).tolist():
             same = ages == age
-            counts = np.bincount(self.items[same], np.rint(self.weights[same] * UNIT), len(found))
-            found += counts * 0.5 ** (4 * age / hours) / UNIT
+            counts = np.bincount(self.items[same], np.rint(self.weights[same] * _UNIT), len(found))
+            found += counts * 0.5 ** (4 * age / hours) / _UNIT
         return {self.item_ids[item]: float(found[item]) for item in np.flatnonzero(found).tolist()}
 
     def select(self, events: npt.NDArray[np.bool_] | slice) -> Taken:

@@ -94,13 +94,30 @@ def test_tensors_that_differ_are_named(tmp_path: Path) -> None:
     save_file(ones, tmp_path / "one")
     late = ones["a"].copy()
     late[-1, -1] = 2.0
-    for name, other in {"a": late, "b": np.ones(4, np.float64), "c": np.ones(4, np.float32)}.items():
+    for name, other in {"a": late, "b": np.zeros(4, np.float32), "c": np.ones(4, np.float32)}.items():
         save_file(ones | {name: other}, tmp_path / "other")
         assert different_tensors(tmp_path / "one", tmp_path / "other") == {name}
     save_file(ones | {"d": late}, tmp_path / "other", metadata={"made": "elsewhere"})
     assert different_tensors(tmp_path / "one", tmp_path / "other") == {"d"}
     assert different_tensors(tmp_path / "other", tmp_path / "one") == {"d"}
     assert different_tensors(tmp_path / "one", tmp_path / "one") == set()
+    save_file(ones | {"e": np.ones(3, np.int64)}, tmp_path / "other")  # nothing reads it
+    assert different_tensors(tmp_path / "one", tmp_path / "other") == set()
+
+
+@pytest.mark.parametrize("lacking", ["shape", "data_offsets", "dtype"])
+def test_a_damaged_header_is_named(tmp_path: Path, lacking: str) -> None:
+    for name in ("whole", "damaged"):
+        facts = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+        if name == "damaged":
+            del facts[lacking]
+        header = json.dumps({"a": facts}).encode()
+        (tmp_path / name).write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    for one, other in (("whole", "damaged"), ("damaged", "whole")):
+        with pytest.raises(EncoderError, match="is damaged"):
+            different_tensors(tmp_path / one, tmp_path / other)
+    with pytest.raises(EncoderError, match="damaged is damaged"):
+        mapped_tensors(tmp_path / "damaged")
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])

@@ -17,7 +17,8 @@ from ranking.by_score import ByScoreRanker
 from recsys.follower import Follower
 from recsys.live import LiveCounters
 from recsys.live_items import ItemChange, ItemEditor
-from recsys.live_popularity import LivePopularity
+from recsys.live_popularity import LivePopularity, LiveView
+from recsys.live_ranking import LiveRanking
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
@@ -41,10 +42,12 @@ def store(tmp_path: Path) -> Iterator[SqlEventStore]:
     opened.close()
 
 
-def service(model: FittedModel, store: SqlEventStore, now: float) -> tuple[Recommender, Follower]:
+def service(
+    model: FittedModel, store: SqlEventStore, now: float, settings: StoreSettings | None = None
+) -> tuple[Recommender, Follower]:
     """One that knows all that the store holds, at the time `now`."""
     reader = StoreReader(store, store.settings)
-    popularity = LivePopularity.of(model, store.settings)
+    popularity = LivePopularity.of(model, settings or store.settings)
     recommender = Recommender(model, lambda: now, reader, popularity)
     follower = Follower(store, reader, LiveCounters(recommender.kind_weight), [popularity], clock=lambda: now)
     follower.step()
@@ -97,26 +100,92 @@ def test_lists_are_those_of_a_service_that_was_asked_then(
     assert [listed(answer) for answer in answers] != [listed(apart[k]) for k in order]
 
 
-def test_guests_see_what_was_popular_then(store: SqlEventStore) -> None:
+@pytest.fixture(scope="module")
+def popular() -> FittedModel:
+    """Popularity alone, which guests are shown."""
     model = handmade_model()
-    popular = dataclasses.replace(model, sources=(model.fallback,), ranker=ByScoreRanker.of({model.fallback.name: 1.0}))
-    taken = {"i11": 2.0, "i10": 3.0, "i08": 40.0}
-    for item, hours in taken.items():
-        when = TRAINED_UNTIL + hours * HOUR
-        store.append([Event(f"u{k}", item, when, event_id=f"{item}-{k}") for k in range(1000)])
+    return dataclasses.replace(model, sources=(model.fallback,), ranker=ByScoreRanker.of({model.fallback.name: 1.0}))
+
+
+def rush(store: SqlEventStore, item: str, when: float) -> None:
+    """A thousand users take it."""
+    store.append([Event(f"u{k}", item, when, event_id=f"{item}-{k}") for k in range(1000)])
+
+
+def guest(recommender: Recommender, at: float | None) -> str:
+    """The first item that a guest is shown."""
+    return recommender.recommend(Request(history=(), at=at, n=1)).items[0].item_id
+
+
+def test_guests_see_what_was_popular_then(popular: FittedModel, store: SqlEventStore) -> None:
+    for item, hours in {"i11": 2.0, "i10": 3.0, "i08": 40.0}.items():
+        rush(store, item, TRAINED_UNTIL + hours * HOUR)
     recommender, _ = service(popular, store, TRAINED_UNTIL + 50 * HOUR)
-
-    def first(hours: float | None) -> str:
-        at = None if hours is None else TRAINED_UNTIL + hours * HOUR
-        return recommender.recommend(Request(history=(), at=at, n=1)).items[0].item_id
-
-    usual = Recommender(popular).recommend(Request(history=(), n=1)).items[0].item_id
-    assert usual not in taken
-    found = {hours: first(hours) for hours in (0.0, 2.0, 2.5, 3.0, 4.0, 30.0, 40.0, 41.0, 50.0, 90.0, None)}
+    asked = (0.0, 2.0, 2.5, 3.0, 4.0, 30.0, 40.0, 41.0, 50.0, 90.0)
+    found = {hours: guest(recommender, TRAINED_UNTIL + hours * HOUR) for hours in asked}
     assert found == {
-        0.0: usual, 2.0: usual, 2.5: "i11", 3.0: "i11", 4.0: "i10", 30.0: usual, 40.0: usual, 41.0: "i08",
-        50.0: usual, 90.0: usual, None: usual,
+        0.0: "i00", 2.0: "i00", 2.5: "i11", 3.0: "i11", 4.0: "i10", 30.0: "i00", 40.0: "i00", 41.0: "i08",
+        50.0: "i00", 90.0: "i00",
     }  # fmt: skip
+    assert guest(recommender, None) == "i00"
+
+
+@pytest.mark.parametrize("live_ranking", [True, False])
+def test_the_hours_before_the_end_of_the_training_are_known_as_they_were(
+    popular: FittedModel, store: SqlEventStore, live_ranking: bool
+) -> None:
+    """A store that the model was trained on holds them too; before that time the model is all there is."""
+    end = TRAINED_UNTIL
+    rush(store, "i11", end - 5 * HOUR)
+    settings = StoreSettings(live_ranking=live_ranking)
+    then, _ = service(popular, store, end + HOUR, settings)
+    assert guest(then, None) == "i11"
+    assert guest(then, end - 2 * HOUR) == guest(then, end) == "i00"
+    later, _ = service(popular, store, end + 72 * HOUR, settings)
+    assert guest(later, end + HOUR) == ("i11" if live_ranking else "i00"), "without it, hours are all that is held"
+
+
+def test_a_rush_of_long_ago_is_over_for_who_asks_for_a_time_to_come(popular: FittedModel, store: SqlEventStore) -> None:
+    rush(store, "i11", TRAINED_UNTIL + HOUR)
+    recommender, _ = service(popular, store, TRAINED_UNTIL + HOUR + 1)
+    week = TRAINED_UNTIL + 7 * 24 * HOUR
+    assert [guest(recommender, at) for at in (None, TRAINED_UNTIL + HOUR + 30, week)] == ["i11", "i11", "i00"]
+
+
+def test_who_asks_while_it_is_told_of_what_came_later_sees_none_of_it(
+    popular: FittedModel, store: SqlEventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, found = TRAINED_UNTIL + 9 * HOUR, list[str]()
+    store.append([Event("q", "i05", TRAINED_UNTIL + 1, event_id="q")])
+    recommender, follower = service(popular, store, now)
+    made = LiveRanking.signals_of
+
+    def meanwhile(self: LiveRanking, *given: object) -> object:
+        if not found:
+            found.append(guest(recommender, now - 30.0))
+        return made(self, *given)  # type: ignore[arg-type]
+
+    rush(store, "i11", now - 20.0)
+    follower.read()
+    monkeypatch.setattr(LiveRanking, "signals_of", meanwhile)
+    follower.publish()
+    assert found == ["i00"] == [guest(recommender, now - 30.0)]
+    assert guest(recommender, now - 10.0) == "i11"
+
+
+def test_who_is_answered_while_it_is_told_is_answered_from_before(
+    popular: FittedModel, store: SqlEventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first news come between the two steps of answering several requests."""
+    now = TRAINED_UNTIL + 9 * HOUR
+    recommender, follower = service(popular, store, now)
+    rush(store, "i11", TRAINED_UNTIL + 100)
+    known = Recommender._known
+    monkeypatch.setattr(Recommender, "_known", lambda self, *given: (follower.step(), known(self, *given))[1])
+    follower._published_at = float("-inf")
+    asked = [Request(history=(), at=TRAINED_UNTIL + seconds, n=1) for seconds in (200.0, 50.0)]
+    assert [answer.items[0].item_id for answer in recommender.recommend_many(asked)] == ["i00", "i00"]
+    assert [answer.items[0].item_id for answer in recommender.recommend_many(asked)] == ["i11", "i00"]
 
 
 def test_what_comes_later_does_not_change_what_was(trained: FittedModel, store: SqlEventStore) -> None:
@@ -140,35 +209,42 @@ def test_now_is_answered_as_now(trained: FittedModel, store: SqlEventStore) -> N
     recommender, _ = service(trained, store, start + 100.0)
     now, named = (recommender.candidates([Request(user="u000", at=at, n=20)]).matrix for at in (None, start + 100.0))
     np.testing.assert_array_equal(now.values, named.values)
-    for when in (60.0, 5 * HOUR):  # a clock may be wrong
-        store.append([Event("b", "space-13", start + when, event_id=f"b{when}")])
-        recommender, _ = service(trained, store, start + 100.0)
-        popularity = recommender._popularity
-        assert popularity is not None
-        assert popularity.moment(start + 100.0) == popularity.moment(None) == np.inf
-        assert popularity.moment(start + 60.0) == start + 60.0
-        assert popularity.moment(start) == popularity.moment(0.0) == -np.inf
-    quiet = service(trained, store, start + 9 * HOUR)[0]._popularity
-    assert quiet is not None
-    assert quiet.moment(start + 6 * HOUR) == start + 6 * HOUR, "what is popular among guests has become less since"
-    assert quiet.moment(start + 9 * HOUR - 30.0) == np.inf
+    store.append([Event("b", "space-13", start + 60.0, event_id="b")])
+    _, follower = service(trained, store, start + 100.0)
+    view = viewed(trained, follower)
+    assert view.moment(start + 100.0) == view.moment(start + 159.0) == view.moment(start + 61.0) == np.inf
+    assert view.moment(None) == np.inf
+    assert view.moment(start + 60.0) == start + 60.0
+    assert view.moment(start + 59.7) == start + 59.0, "in whole seconds, for those who send their own clock"
+    assert view.moment(start) == view.moment(0.0) == -np.inf
+    assert view.moment(start + 9 * HOUR) == start + 9 * HOUR, "what is popular among guests becomes less"
+    store.append([Event("c", "space-13", start + 5 * HOUR, event_id="c")])  # by a clock that is wrong
+    follower.step()
+    follower.publish()
+    assert viewed(trained, follower).moment(start + 99.0) == start + 99.0
+
+
+def viewed(model: FittedModel, follower: Follower) -> LiveView:
+    popularity = LivePopularity.of(model, StoreSettings())
+    follower.inform(popularity)
+    return popularity.view
 
 
 def test_a_changed_catalogue_knows_what_was_taken_before(store: SqlEventStore) -> None:
     model = handmade_model()
     store.append([Event("u", "new", TRAINED_UNTIL + 5.0, event_id="1"), Event("u", "i05", TRAINED_UNTIL + 9.0)])
-    recommender, follower = service(model, store, TRAINED_UNTIL + 99.0)
-    before = recommender._popularity
-    assert before is not None
+    _, follower = service(model, store, TRAINED_UNTIL + 99.0)
+    before = LivePopularity.of(model, store.settings)
+    follower.inform(before)
     changed = ItemEditor(model, None).with_items(model, [ItemChange("new", {"title": ""})])
     after = follower.following(before, changed)
-    state = after.state(after.moment(TRAINED_UNTIL + 7.0))
+    state = after.view.at(after.view.moment(TRAINED_UNTIL + 7.0))
     assert state.signals is not None
     seen = state.signals.items.last_seen[[changed.catalogue.items.row("new"), changed.catalogue.items.row("i05")]]
     assert (seen > TRAINED_UNTIL).tolist() == [True, False]
 
 
-def test_a_state_is_worked_out_once_for_all_who_ask_for_it(
+def test_a_time_is_worked_out_once_for_all_who_ask_for_it(
     trained: FittedModel, store: SqlEventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, made = trained.trained_until, list[float]()
@@ -177,8 +253,12 @@ def test_a_state_is_worked_out_once_for_all_who_ask_for_it(
     store.append([Event("a", "space-13", start + 60.0 * k, event_id=f"{k}") for k in range(1, 6)])
     recommender, _ = service(trained, store, start + 9 * HOUR)
     times = [start + 60.0 * k + 1.0 for k in (3, 1, 2, 1, 3)]
-    recommender.recommend_many([Request(user="u000", at=at, n=5) for at in times])
+    filters = ((("category", "space"),), (("category", "garden"),), ())
+    # n is more than there are, so that popularity adds to every list
+    asked = [Request(user="u000", at=at + 0.3, n=99, filters=wanted) for at in times for wanted in filters]
+    answers = recommender.recommend_many(asked)
     assert sorted(made) == sorted(set(times))
+    assert answers == [recommender.recommend(request) for request in asked]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), HOURS), max_size=20), HOURS)

@@ -149,7 +149,7 @@ def test_the_frame_has_a_row_a_system(evaluation):
 
 
 def test_the_text_and_the_page_say_what_training_left_out(evaluation):
-    few, short = "only 99 training lists, gating.min_lists is 400", "finetune.hidden_cache_mb is 0; 7 is enough"
+    few, short = "only 99 training lists, gating.min_lists is 400", "only 7 training pairs"
     facts = {"gating_skipped": few, "encoder": {"kept": "pretrained", "reason": short}}
     model = dataclasses.replace(evaluation.model, report={**evaluation.model.report, **facts})
     told = dataclasses.replace(evaluation, model=model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from recsys.retrieval.popularity import PopularitySource
 from recsys.stores.base import Event
 from recsys.stores.settings import StoreSettings
 from recsys.stores.sql import SqlEventStore
-from recsys.taken import HOUR
+from recsys.taken import HOUR, Happened, TakenColumns
 from waiting import eventually
 
 NOW = 500_000 * HOUR + 1800.0
@@ -46,18 +46,18 @@ class TestPopularity:
     def test_weights_add_up_and_are_halved_every_quarter_of_the_window(self) -> None:
         counts = counters(hours=24.0)
         counts.add([event("a"), event("a", kind="purchase"), event("b", hours_ago=6), event("c", hours_ago=12)], NOW)
-        assert counts.popularity(NOW) == {"a": 4.0, "b": 0.5, "c": 0.25}
+        assert counts.happened(NOW).counts == {"a": 4.0, "b": 0.5, "c": 0.25}
 
     def test_what_is_nothing_a_user_did_is_not_counted(self) -> None:
         counts = counters()
         counts.add([event("a", kind="impression")], NOW)
-        assert counts.popularity(NOW) == {}
+        assert counts.happened(NOW).counts == {}
 
     def test_what_left_the_window_or_is_still_to_come_does_not_count(self) -> None:
         counts = counters(hours=2.0)
         counts.add([event("old", hours_ago=3), event("new"), event("future", hours_ago=-3)], NOW)
-        assert set(counts.popularity(NOW)) == {"new"}
-        assert "new" not in counts.popularity(NOW + 4 * HOUR)
+        assert set(counts.happened(NOW).counts) == {"new"}
+        assert "new" not in counts.happened(NOW + 4 * HOUR).counts
         counts.expire(NOW + 4 * HOUR)
         assert len(counts) == 1, "what is dated ahead is still there"
 
@@ -65,7 +65,7 @@ class TestPopularity:
         counts = counters()
         counts.add([event("a"), event("b"), event("c", user="v")], NOW)
         counts.forget("u")
-        assert counts.popularity(NOW) == {"c": 1.0}
+        assert counts.happened(NOW).counts == {"c": 1.0}
         assert len(counts) == 1
 
     @pytest.mark.parametrize(("days", "kept"), [(math.inf, 3), (3.0, 2), (0.5, 1)])
@@ -107,7 +107,7 @@ def test_who_has_just_started_counts_what_others_count(events: list[Event], max_
     started = counters(max_events=max_events)
     started.add(counted[-max_events:], NOW)
     assert len(followed) == min(len(counted), max_events)
-    assert followed.popularity(NOW) == started.popularity(NOW)
+    assert followed.happened(NOW).counts == started.happened(NOW).counts
     assert held(followed) == held(started)
 
 
@@ -118,7 +118,14 @@ def test_what_all_leave_is_nothing(events: list[Event]) -> None:
     for user in "uv":
         counts.forget(user)
     assert held(counts) == []
-    assert (counts.popularity(NOW), len(counts)) == ({}, 0)
+    assert (counts.happened(NOW).counts, len(counts)) == ({}, 0)
+
+
+def taken_now(counts: dict[str, float]) -> Happened:
+    columns = TakenColumns(20)
+    for item, weight in counts.items():
+        columns.add("u", item, NOW, weight)
+    return Happened(columns.taken(), NOW, 24.0)
 
 
 class TestLivePopularity:
@@ -129,11 +136,10 @@ class TestLivePopularity:
     def test_the_bundle_weighs_as_much_as_the_prior(self, base: PopularitySource) -> None:
         """Shares of .6, .3 and .1 of 10 events are 6, 3, 1 and 0; four live events of the last make it 4."""
         live = LivePopularity(base, IdIndex("abcd"), prior=10.0)
-        live.update({"d": 4.0, "unheard of": 99.0})
-        assert live.source.order.tolist() == [0, 3, 1, 2]
-        assert np.expm1(live.source.values) == pytest.approx([6, 3, 1, 4], rel=1e-5)
-        live.update({})
-        assert live.source is base
+        source = live.source_of({"d": 4.0, "unheard of": 99.0})
+        assert source.order.tolist() == [0, 3, 1, 2]
+        assert np.expm1(source.values) == pytest.approx([6, 3, 1, 4], rel=1e-5)
+        assert live.source_of({}) is base
 
     @given(st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from([0.5, 1.0, 2.0, 4.0])))
     def test_the_order_is_that_of_the_values_and_ties_go_by_id(self, counts: dict[str, float]) -> None:
@@ -142,25 +148,25 @@ class TestLivePopularity:
         by_id = np.argsort(ids.ids, kind="stable")
         base = PopularitySource(np.log1p(known).astype(np.float32), by_id[np.argsort(-known[by_id], kind="stable")])
         live = LivePopularity(base, ids, prior=14.0)
-        live.update(counts)
-        order = live.source.order
+        source = live.source_of(counts)
+        order = source.order
         assert sorted(order.tolist()) == list(range(8))
-        values = live.source.values[order]
+        values = source.values[order]
         assert (np.diff(values) <= 1e-6).all()
 
     @given(st.dictionaries(st.sampled_from(["i00", "i05", "i11", "unheard of"]), st.sampled_from([0.5, 1.0, 2.0])))
     def test_it_goes_over_to_a_model_with_new_items_as_if_it_were_counted_again(self, counts: dict[str, float]) -> None:
         model = handmade_model()
         live = LivePopularity(model.fallback, model.catalogue.items, prior=14.0)
-        live.update(counts)
+        live.know(taken_now(counts))
         new = [ItemChange(item_id, {"title": ""}) for item_id in ("zz", "i005", "a")]
         changed = ItemEditor(model, None).with_items(model, new)
         after, anew = live.following(changed), LivePopularity(changed.fallback, changed.catalogue.items, prior=14.0)
-        anew.update(counts)
-        np.testing.assert_array_equal(after.source.order, anew.source.order)
-        np.testing.assert_allclose(after.source.values, anew.source.values, rtol=1e-6)
-        after.update({})
-        assert after.source is changed.fallback
+        anew.know(taken_now(counts))
+        np.testing.assert_array_equal(after.view.state.source.order, anew.view.state.source.order)
+        np.testing.assert_allclose(after.view.state.source.values, anew.view.state.source.values, rtol=1e-6)
+        after.know(taken_now({}))
+        assert after.view.state.source is changed.fallback
 
 
 @pytest.fixture
@@ -275,11 +281,11 @@ class TestFollower:
 
             tried = 0
 
-            def update(self, counts: Mapping[str, float]) -> None:
+            def know(self, happened: Happened) -> None:
                 self.tried += 1
                 if self.tried < 4:
                     raise MemoryError("too large")
-                super().update(counts)
+                super().know(happened)
 
         model = handmade_model()
         popularity = Greedy(model.fallback, model.catalogue.items, prior=10.0)
@@ -289,7 +295,7 @@ class TestFollower:
         follower.start()
         try:
             thread = follower._thread
-            assert eventually(lambda: popularity.source is not model.fallback)
+            assert eventually(lambda: popularity.view.state.source is not model.fallback)
             assert follower._thread is thread
         finally:
             follower.stop()
@@ -307,9 +313,9 @@ class TestFollower:
             follower.inform(coming)
             store.append([Event("u", "i05", time.time())])
             assert eventually(lambda: len(follower.counters) == 1 and not follower._unpublished)
-            assert coming.source is model.fallback
+            assert coming.view.state.source is model.fallback
             follower.follow(coming)
-            assert eventually(lambda: coming.source is not model.fallback)
+            assert eventually(lambda: coming.view.state.source is not model.fallback)
         finally:
             follower.stop()
 
@@ -326,7 +332,7 @@ class TestFollower:
         first = follower.following(popularity, model)
         follower.follow(first)
         assert not follower._unpublished
-        assert first.source.values[5] > 0
+        assert first.view.state.source.values[5] > 0
         second = follower.following(first, model)
         follower.publish()
         follower.follow(second)
@@ -335,10 +341,10 @@ class TestFollower:
         model = editor.with_items(model, [ItemChange("early", {"title": ""})])
         third = follower.following(second, model)
         follower.follow(third)
-        assert third.source.values[13] == 0
+        assert third.view.state.source.values[13] == 0
         assert follower._unpublished, "an event came sooner than its item"
         follower.publish()
-        assert third.source.values[13] > 0
+        assert third.view.state.source.values[13] > 0
 
     def test_other_weights_of_events_count_for_those_that_are_held(self, store: SqlEventStore) -> None:
         weight = [1.0]
@@ -347,11 +353,11 @@ class TestFollower:
         now = time.time()
         store.append([Event("u", "i05", now)])
         follower.step()
-        assert counts.popularity(now) == {"i05": 1.0}
+        assert counts.happened(now).counts == {"i05": 1.0}
         weight[0] = 3.0
         follower.follow(anew=True)
         follower.step()
-        assert counts.popularity(now) == {"i05": 3.0}
+        assert counts.happened(now).counts == {"i05": 3.0}
 
     def test_who_was_forgotten_before_the_start_is_known(self, store: SqlEventStore) -> None:
         store.forget("ann", 5.0)
@@ -386,7 +392,7 @@ class TestJumpingClock:
             assert follower.sequence == store.head()
         other = self.follower(store, now)
         other.step()
-        assert follower.counters.popularity(now[0]) == other.counters.popularity(now[0]) != {}
+        assert follower.counters.happened(now[0]).counts == other.counters.happened(now[0]).counts != {}
         assert follower.queries.taken("tea") == other.queries.taken("tea") != {}
         assert len(follower.counters) == len(other.counters) <= 15
 
@@ -432,6 +438,6 @@ def test_a_plain_recount_agrees() -> None:
     counts = counters(hours=1e6)
     counts.add(events, NOW)
     expected = Counter(e.item_id for e in events)
-    assert {item: round(value, 2) for item, value in counts.popularity(NOW).items()} == pytest.approx(
+    assert {item: round(value, 2) for item, value in counts.happened(NOW).counts.items()} == pytest.approx(
         dict(expected), 1e-3
     )

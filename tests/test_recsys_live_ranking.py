@@ -82,8 +82,7 @@ class TestLiveRanking:
         assert half_life is not None
         ranking = LiveRanking(model)
         now = TRAINED_UNTIL + 2 * half_life
-        ranking.update(taken(("i05", 2 * half_life), ("i05", half_life), ("nobody knows", 1.0)), now)
-        signals = ranking.signals
+        signals = ranking.signals_of(taken(("i05", 2 * half_life), ("i05", half_life), ("nobody knows", 1.0)), now)
         assert signals is not None
         total = base.counts.sum()
         assert signals.popularity.counts.sum() == pytest.approx(total, rel=1e-5)
@@ -103,23 +102,23 @@ class TestLiveRanking:
         """The ranker has never seen an age below zero."""
         ranking = LiveRanking(handmade_model())
         now = TRAINED_UNTIL + 60.0
-        ranking.update(taken(("i05", 3600.0), ("i06", 7200.0), ("i06", 30.0)), now)
-        assert ranking.signals is not None
-        items = ranking.signals.items
+        signals = ranking.signals_of(taken(("i05", 3600.0), ("i06", 7200.0), ("i06", 30.0)), now)
+        assert signals is not None
+        items = signals.items
         assert (items.first_seen[5], items.first_seen[6]) == (now, TRAINED_UNTIL + 30.0)
         assert items.last_seen[5] == items.last_seen[6] == now
 
     def test_what_the_model_knows_already_is_not_counted_twice(self) -> None:
         ranking = LiveRanking(handmade_model())
-        ranking.update(taken(("i05", -5.0), ("i06", 0.0)), TRAINED_UNTIL + 9)
-        assert ranking.signals is None
+        signals = ranking.signals_of(taken(("i05", -5.0), ("i06", 0.0)), TRAINED_UNTIL + 9)
+        assert signals is None
 
     def test_forgotten_events_leave_no_trace(self) -> None:
         ranking = LiveRanking(handmade_model())
-        ranking.update(taken(("i05", 1.0)), TRAINED_UNTIL + 1)
-        assert ranking.signals is not None
-        ranking.update(taken(), TRAINED_UNTIL + 1)
-        assert ranking.signals is None
+        signals = ranking.signals_of(taken(("i05", 1.0)), TRAINED_UNTIL + 1)
+        assert signals is not None
+        signals = ranking.signals_of(taken(), TRAINED_UNTIL + 1)
+        assert signals is None
 
     def test_a_model_without_a_clock_or_from_before_stays_as_it_is(self, tmp_path: Path) -> None:
         model = handmade_model()
@@ -133,17 +132,19 @@ class TestLiveRanking:
         items = dataclasses.replace(model.features.items, half_lives=())
         ranking = LiveRanking(dataclasses.replace(model, fallback=old, features=model.features.with_items(items)))
         assert ranking.since == np.inf
-        ranking.update(taken(("i05", 1.0)), TRAINED_UNTIL + 1)
-        assert ranking.signals is None
+        signals = ranking.signals_of(taken(("i05", 1.0)), TRAINED_UNTIL + 1)
+        assert signals is None
 
     @given(st.lists(st.tuples(st.integers(0, 14), st.integers(1, 50)), min_size=1, max_size=40))
     def test_the_order_is_that_of_the_values(self, events: list[tuple[int, int]]) -> None:
         ranking = LiveRanking(handmade_model())
-        ranking.update(taken(*((f"i{item:02d}", float(seconds)) for item, seconds in events)), TRAINED_UNTIL + 60)
-        if ranking.signals is None:
+        signals = ranking.signals_of(
+            taken(*((f"i{item:02d}", float(seconds)) for item, seconds in events)), TRAINED_UNTIL + 60
+        )
+        if signals is None:
             assert all(item >= 12 for item, _ in events)
             return
-        source = ranking.signals.popularity
+        source = signals.popularity
         assert sorted(source.order.tolist()) == list(range(12))
         assert (np.diff(source.values[source.order]) <= 1e-6).all()
 
@@ -186,14 +187,12 @@ class TestFollowingAModel:
         model = handmade_model()
         ranking, now = LiveRanking(model), TRAINED_UNTIL + 100_000
         happened = taken(*((f"i{item:02d}", float(seconds)) for item, seconds in events))
-        ranking.update(happened, now)
+        signals = ranking.signals_of(happened, now)
         editor = ItemEditor(model, None)
         for new in changes:
             model = editor.with_items(model, [ItemChange(item_id, {"title": ""}) for item_id in new])
-            ranking = ranking.following(model)
-            anew = LiveRanking(model)
-            anew.update(happened, now)
-            assert same_signals(ranking.signals, anew.signals)
+            signals = signals and signals.following(model)
+            assert same_signals(signals, LiveRanking(model).signals_of(happened, now))
 
     @pytest.mark.parametrize("sources", [("transitions",), None])
     def test_and_so_are_those_of_a_trained_model(
@@ -201,46 +200,42 @@ class TestFollowingAModel:
     ) -> None:
         model = walker if sources else dataclasses.replace(tiny_model, trained_until=cut)
         happened, now = TestTransitions().later(tiny_dataset, cut), float(tiny_dataset.events.times.max())
-        before = LiveRanking(model)
-        before.update(happened, now)
+        before = LiveRanking(model).signals_of(happened, now)
+        assert before is not None
         changes = [
             ItemChange("new", {"title": "", "price": 3.0}), ItemChange("garden-05", None),
             ItemChange("space-03", {"title": "", "price": 99.0}),
         ]  # fmt: skip
         changed = ItemEditor(model, None).with_items(model, changes)
-        after, anew = before.following(changed), LiveRanking(changed)
-        anew.update(happened, now)
-        assert after.signals is not None
-        assert after.signals.sources["transitions"].added.nnz
-        assert same_signals(after.signals, anew.signals)
-        assert after.signals.items.numbers is changed.features.items.numbers, "what does not go on is the model's own"
+        after = before.following(changed)
+        assert after.sources["transitions"].added.nnz
+        assert same_signals(after, LiveRanking(changed).signals_of(happened, now))
+        assert after.items.numbers is changed.features.items.numbers, "what does not go on is the model's own"
 
-    def test_what_came_sooner_than_its_item_counts_from_the_next_update_on(self) -> None:
+    def test_what_came_sooner_than_its_item_counts_the_next_time(self) -> None:
         model = handmade_model()
         ranking, now = LiveRanking(model), TRAINED_UNTIL + 9
         columns = TakenColumns(20)
         for item_id in ("i05", "new", "i06", "nobody knows"):
             columns.add("somebody", item_id, TRAINED_UNTIL + 1.0, 1.0)
-        ranking.update(columns.taken(), now)
+        before = ranking.signals_of(columns.taken(), now)
+        assert before is not None
         changed = ItemEditor(model, None).with_items(model, [ItemChange("new", {"title": ""})])
-        after = ranking.following(changed)
-        assert after.signals is not None
-        assert after.signals.items.last_seen.tolist()[12:] != [TRAINED_UNTIL + 1.0]
+        assert before.following(changed).items.last_seen.tolist()[12:] != [TRAINED_UNTIL + 1.0]
         columns.add("somebody", "later", TRAINED_UNTIL + 2.0, 1.0)
-        after.update(columns.taken(), now)
-        anew = LiveRanking(changed)
-        anew.update(columns.taken(), now)
-        assert same_signals(after.signals, anew.signals)
-        assert after.signals.items.last_seen[12] == TRAINED_UNTIL + 1.0
-        ranking.update(columns.taken(), now)
-        assert ranking.signals is not None
-        assert len(ranking.signals.items.last_seen) == 12, "the model before goes on by itself"
+        after = ranking.following(changed).signals_of(columns.taken(), now)
+        assert after is not None
+        assert same_signals(after, LiveRanking(changed).signals_of(columns.taken(), now))
+        assert after.items.last_seen[12] == TRAINED_UNTIL + 1.0
+        still = ranking.signals_of(columns.taken(), now)
+        assert still is not None
+        assert len(still.items.last_seen) == 12, "the model before goes on by itself"
 
     def test_steps_go_with_rows_that_change(self, tiny_dataset: Dataset, walker: FittedModel, cut: float) -> None:
         ranking = LiveRanking(walker)
-        ranking.update(TestTransitions().later(tiny_dataset, cut), cut + world.DAY)
-        assert ranking.signals is not None
-        source = ranking.signals.sources["transitions"]
+        signals = ranking.signals_of(TestTransitions().later(tiny_dataset, cut), cut + world.DAY)
+        assert signals is not None
+        source = signals.sources["transitions"]
         changed = ItemEditor(walker, None).with_items(
             dataclasses.replace(walker, sources=(source,)), [ItemChange("new", {"title": ""})]
         )
@@ -312,9 +307,9 @@ class TestTransitions:
     ) -> None:
         events, num_items = tiny_dataset.events, len(tiny_dataset.catalogue)
         ranking = LiveRanking(walker)
-        ranking.update(self.later(tiny_dataset, cut), float(events.times.max()))
-        assert ranking.signals is not None
-        source = ranking.signals.sources["transitions"]
+        signals = ranking.signals_of(self.later(tiny_dataset, cut), float(events.times.max()))
+        assert signals is not None
+        source = signals.sources["transitions"]
         known = self.counts(events.before(cut), num_items)
         expected = self.counts(events, num_items) - known
         assert expected.any()
@@ -324,9 +319,9 @@ class TestTransitions:
 
     def test_a_history_goes_by_both(self, tiny_dataset: Dataset, walker: FittedModel, cut: float) -> None:
         ranking = LiveRanking(walker)
-        ranking.update(self.later(tiny_dataset, cut), cut + world.DAY)
-        assert ranking.signals is not None
-        source = ranking.signals.sources["transitions"]
+        signals = ranking.signals_of(self.later(tiny_dataset, cut), cut + world.DAY)
+        assert signals is not None
+        source = signals.sources["transitions"]
         histories = Recommender(walker).histories([ASKED, Request(user="u001")])
         joined = dataclasses.replace(walker.sources[0], weights=(source.weights + source.added).tocsr())
         n = histories.num_items
@@ -339,9 +334,9 @@ class TestTransitions:
         columns = TakenColumns(10)
         columns.add("u000", "garden-07", cut + 5.0, 1.0)
         for forgotten, steps in (((), True), ({"u000"}, False)):
-            ranking.update(columns.taken(), cut + 9.0, forgotten)
-            assert ranking.signals is not None
-            assert ranking.signals.sources["transitions"].added.toarray().any() == steps
+            signals = ranking.signals_of(columns.taken(), cut + 9.0, forgotten)
+            assert signals is not None
+            assert signals.sources["transitions"].added.toarray().any() == steps
 
     def test_baskets_of_very_many_items_lead_nowhere(self, walker: FittedModel, cut: float) -> None:
         """One user could else make steps of every item to every other, and a gigabyte of them."""
@@ -353,10 +348,10 @@ class TestTransitions:
                 columns.add("robot", item_id, cut + 5.0 + moment, 1.0)
         columns.add("u000", "garden-07", cut + 5.0, 1.0)
         ranking = LiveRanking(wider)
-        ranking.update(columns.taken(), cut + 60.0)
-        assert ranking.signals is not None
+        signals = ranking.signals_of(columns.taken(), cut + 60.0)
+        assert signals is not None
         rows = wider.catalogue.items.rows([*new, "garden-07"])
-        added = ranking.signals.sources["transitions"].added[:, rows]
+        added = signals.sources["transitions"].added[:, rows]
         assert added[rows[:1001], 1001:2002].nnz == 0
         assert added[rows[2002], 2003:2050].nnz == 47
         assert added[:, 2050].nnz == TransitionsSettings().window
@@ -373,9 +368,9 @@ class TestTransitions:
                 columns.add(f"x{k}", "space-00", cut + 10.0, 1.0)
             columns.add("u000", "garden-07", cut + 20.0, 1.0)
             ranking = LiveRanking(walker)
-            ranking.update(columns.taken(), cut + 30.0)
-            assert ranking.signals is not None
-            into = ranking.signals.sources["transitions"].added[:, [walker.catalogue.items.row("garden-07")]]
+            signals = ranking.signals_of(columns.taken(), cut + 30.0)
+            assert signals is not None
+            into = signals.sources["transitions"].added[:, [walker.catalogue.items.row("garden-07")]]
             added.append(into.toarray())
         np.testing.assert_array_equal(*added)
 
@@ -386,9 +381,9 @@ class TestTransitions:
         for limit in (100, 2):
             source = dataclasses.replace(walker.sources[0], history_limit=limit)
             ranking = LiveRanking(dataclasses.replace(walker, sources=(source,)))
-            ranking.update(columns.taken(), cut + 9.0)
-            assert ranking.signals is not None
-            steps[limit] = ranking.signals.sources["transitions"].added.nnz
+            signals = ranking.signals_of(columns.taken(), cut + 9.0)
+            assert signals is not None
+            steps[limit] = signals.sources["transitions"].added.nnz
         assert steps == {100: 3, 2: 2}
 
     def test_a_training_event_dated_ahead_hides_nothing_that_happens_until_then(
@@ -401,8 +396,7 @@ class TestTransitions:
         ranking = LiveRanking(train(ahead, quick))
         columns, now = TakenColumns(10), time.time()
         columns.add("somebody", "garden-07", now, 1.0)
-        ranking.update(columns.taken(), now)
-        assert ranking.signals is not None
+        assert ranking.signals_of(columns.taken(), now) is not None
 
     def test_a_bundle_from_before_goes_on_without(self, walker: FittedModel, tmp_path: Path) -> None:
         save_state(walker.sources[0], tmp_path / "new")
@@ -412,9 +406,9 @@ class TestTransitions:
             (tmp_path / "new" / f"{name}.npy").unlink()
         old = load_state(TransitionsSource, tmp_path / "new")
         ranking = LiveRanking(dataclasses.replace(walker, sources=(old,)))
-        ranking.update(taken(("space-13", 2e9)), 4e9)
-        assert ranking.signals is not None
-        assert ranking.signals.sources == {}
+        signals = ranking.signals_of(taken(("space-13", 2e9)), 4e9)
+        assert signals is not None
+        assert signals.sources == {}
 
     def test_what_others_take_next_is_offered(self, walker: FittedModel, store: SqlEventStore) -> None:
         """Readers of space books never met a garden book; now others go from the user's newest book to one."""
@@ -522,9 +516,12 @@ class TestService:
         np.testing.assert_array_equal(after.columns["popularity:score"], before.columns["popularity:score"])
 
     def test_who_goes_back_to_an_older_model_reads_from_its_training_on(self, store: SqlEventStore) -> None:
-        newer, older = (handmade_model(trained_until=TRAINED_UNTIL + shift) for shift in (100.0, 0.0))
+        newer, older = (handmade_model(trained_until=TRAINED_UNTIL + shift) for shift in (world.DAY + 100.0, 0.0))
         store.append(
-            [Event("x", "i05", TRAINED_UNTIL + 50.0, "view"), Event("x", "i06", TRAINED_UNTIL + 150.0, "view")]
+            [
+                Event("x", "i05", TRAINED_UNTIL + 50.0, "view"),
+                Event("x", "i06", TRAINED_UNTIL + world.DAY + 150.0, "view"),
+            ]
         )
         _, follower = live(newer, store)
         follower.step()
@@ -534,9 +531,8 @@ class TestService:
         follower.step()
         follower.publish()
         assert len(follower.counters) == 2
-        assert back.ranking is not None
-        assert back.ranking.signals is not None
-        assert np.flatnonzero(back.ranking.signals.items.last_seen > TRAINED_UNTIL).tolist() == [5, 6]
+        assert back.view.state.signals is not None
+        assert np.flatnonzero(back.view.state.signals.items.last_seen > TRAINED_UNTIL).tolist() == [5, 6]
 
     def test_the_thread_may_take_its_turn_while_it_is_told_of_the_older_model(self, store: SqlEventStore) -> None:
         class Interrupted(LiveCounters):
@@ -549,8 +545,8 @@ class TestService:
                     self.turn()
                 super().__setattr__(name, value)
 
-        newer, older = (handmade_model(trained_until=TRAINED_UNTIL + shift) for shift in (100.0, 0.0))
-        store.append([Event("x", "i05", TRAINED_UNTIL + shift, "view") for shift in (50.0, 150.0)])
+        newer, older = (handmade_model(trained_until=TRAINED_UNTIL + shift) for shift in (world.DAY + 100.0, 0.0))
+        store.append([Event("x", "i05", TRAINED_UNTIL + shift, "view") for shift in (50.0, world.DAY + 150.0)])
         counts = Interrupted(lambda _: 1.0)
         before, back = (
             LivePopularity(model.fallback, model.catalogue.items, 500.0, LiveRanking(model)) for model in (newer, older)
@@ -580,3 +576,29 @@ def test_ids_that_come_while_rows_are_looked_up_are_looked_up_next_time() -> Non
         found = rows.of(ids)
         assert found.tolist() == [index.row(ids[k]) for k in range(len(found))]
     assert len(found) > 3
+
+
+def test_rows_that_two_threads_look_up_are_right_for_both() -> None:
+    """The one looks up all of them while the other is looking up what its model's index has got since."""
+
+    class Interrupted(IdIndex):
+        turn: Callable[[], object] = bool
+
+        def rows(self, ids: object) -> np.ndarray:
+            turn, self.turn = self.turn, bool
+            turn()
+            return super().rows(ids)  # type: ignore[arg-type]
+
+    ids, before = ["a", "new"], _Rows(IdIndex(["a"]))
+    assert before.of(ids).tolist() == [0, -1]
+    index = Interrupted(["a", "new", "newer"])
+    rows, other = before.over(index), list[list[int]]()
+
+    def meanwhile() -> None:
+        ids.append("newer")
+        other.append(rows.of(ids).tolist())
+
+    index.turn = meanwhile
+    assert rows.of(ids).tolist() == [0, 1]
+    assert other == [[0, 1, 2]]
+    assert rows.of(ids).tolist() == [0, 1, 2]

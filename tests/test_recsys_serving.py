@@ -138,14 +138,13 @@ class TestItems:
         assert not follower._unpublished
         (after,) = serving.snapshot.popularities
         assert counters.asked == asked == 1
-        assert after.ranking is not None
-        assert after.ranking.signals is not None
-        assert after.ranking.signals.items.last_seen[5] > 0
-        assert len(after.source.values) == len(before.source.values) + 1 == 13
+        assert after.view.state.signals is not None
+        assert after.view.state.signals.items.last_seen[5] > 0
+        assert len(after.view.state.source.values) == len(before.view.state.source.values) + 1 == 13
         store.append([Event("u", "new", time.time())])
         follower.read()
         follower.publish()
-        assert after.source.values[12] > 0
+        assert after.view.state.source.values[12] > 0
         assert counters.asked == asked + 1
 
     def test_what_the_answers_before_had_is_made_before_it_is_shown(self, client: FlaskClient) -> None:
@@ -384,7 +383,7 @@ class TestBundles:
             save_bundle(dataclasses.replace(model, kind_weights={"view": weight, "*": 1.0}), root)
             serving.step()
             serving.follower.step()
-            assert serving.follower.counters.popularity(now) == {"i05": weight}
+            assert serving.follower.counters.happened(now).counts == {"i05": weight}
 
     def test_nothing_is_counted_that_retention_removes(self, root: Path, store: SqlEventStore) -> None:
         now = time.time()

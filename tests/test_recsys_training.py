@@ -15,7 +15,6 @@ from features.blended_encoder import BlendedEncoder
 from features.numpy_encoder import load_numpy_encoder
 from features.tables import Dataset, Events
 from ranking.by_score import ByScoreRanker
-from recsys.__main__ import _summary
 from recsys.bundle import load_bundle, save_bundle
 from recsys.errors import SettingsError
 from recsys.live_items import ItemChange, ItemEditor
@@ -110,20 +109,6 @@ def test_text_trains_an_encoder_and_reports_what_it_was_worth(
     if report["kept"] == "fine-tuned":
         assert report["finetuned_score"] > report["pretrained_score"]
     assert "text:last" in model.ranker.names  # type: ignore[attr-defined]
-
-
-def test_the_report_says_why_no_layers_were_trained(
-    tmp_path: Path, tiny_dataset: Dataset, tiny_tree: dict[str, Any]
-) -> None:
-    encoder = {"model": str(write_tiny_bert(tmp_path / "bert")), "cache": "off", "max_tokens": 16}
-    quick = {"projection_steps": 10, "batch_size": 16, "min_pairs": 50, "share_held_out": 0.4, "hidden_cache_mb": 0}
-    model = train(
-        tiny_dataset, settings_from(tiny_tree | {"encoder": encoder, "finetune": quick, "ranker": "by_score"})
-    )
-    assert model.report["encoder"]["stage"] == "projection"
-    why = "finetune.hidden_cache_mb is 0; 1 is enough"
-    assert why in model.report["encoder"]["reason"]
-    assert why in _summary(model, tmp_path, "1", promoted=True), "what recsys train prints"
 
 
 def test_the_sources_teach_the_encoder_where_the_settings_say_so(

@@ -52,14 +52,16 @@ def main(
     try:
         settings = load_settings(None, common)
         dataset = read_data(data, settings, events)
+        sample(dataset, max(sizes), seeds[0])  # what is too much is said before anything is trained
         click.echo(f"{HEAD}\n|{'---|' * (HEAD.count('|') - 1)}")
         leads = []
         for size in sizes:
             for seed in seeds:
                 found = evaluate(sample(dataset, size, seed), settings.model_copy(update={"seed": seed}), task)
                 own = found.product.per_query[NDCG]
-                names = [system.name for system in found.sources]
-                each = np.stack([system.per_query[NDCG] for system in found.sources])
+                by_name = {source.name: source.per_query[NDCG] for source in found.sources}
+                names = sorted(by_name)  # and not by how good they are, which would tell of ties
+                each = np.stack([by_name[name] for name in names])
                 users = np.unique(found.task.users, return_inverse=True)[1]
                 fair, hindsight = best_of_the_others(each, users), each.mean(axis=1).argmax()
                 lead = Difference.of(own, fair, users)
@@ -81,7 +83,7 @@ def sample(dataset: Dataset, size: int, seed: int) -> Dataset:
     active = np.unique(dataset.events.user_rows)
     if size > len(active):
         raise ValueError(f"--users {size}: the data hold only {len(active)} users with events")
-    drawn = np.sort(np.random.default_rng(seed).permutation(active)[:size])
+    drawn = np.sort(np.random.default_rng([seed, size]).permutation(active)[:size])
     events = dataset.events.select(np.isin(dataset.events.user_rows, drawn))
     touched = np.unique(events.item_rows)
     catalogue = dataset.catalogue
