@@ -27,8 +27,9 @@ class FinetuneSettings(Settings):
     """Most optimizer steps of the projection; 13 ms each."""
     projection_learning_rate: float = Field(default=2e-3, gt=0)
     max_steps: int = Field(default=20, ge=0)
-    """Most optimizer steps of the model's layers; 2.8 core seconds each with the default encoder and 64 tokens."""
+    """Most optimizer steps of the model's layers; 4 core seconds each with the default encoder and 64 tokens."""
     learning_rate: float = Field(default=5e-5, gt=0)
+    """Of the model's layers; `lora` needs some twenty times as much."""
     max_pairs: int = Field(default=200_000, ge=1)
     """Pairs used at most, drawn at random from all users; bounds the time of an epoch and memory."""
     batch_size: int = Field(default=128, ge=3)
