@@ -24,7 +24,7 @@ from recsys.asked_history import AskedHistories, AskedHistory
 from recsys.attributes import Attributes
 from recsys.errors import RequestError
 from recsys.filters import AllOf, Filter, Not, combined
-from recsys.live_popularity import LivePopularity, LiveState, LiveView
+from recsys.live_popularity import Consequences, LivePopularity, LiveState, LiveView
 from recsys.model import Chain, FittedModel
 from recsys.ordered import Entry, Ordered, source_ranks
 from recsys.request_history import HistoryReader, StoreReader
@@ -82,7 +82,7 @@ class Recommender:
         self.model = model
         self.attributes = attributes or Attributes(model.catalogue)
         self._rules, self._observe = UsableRules(rules, self.attributes), observe
-        self._popularity = popularity
+        self._popularity = popularity or LivePopularity(Consequences(model.fallback, model.catalogue.items, 0.0))
         self._reader = HistoryReader(model, store)
         self._histories = AskedHistories(model, self._reader)
         self._clock = clock or (lambda: model.trained_until + 1.0)
@@ -127,7 +127,7 @@ class Recommender:
 
     def recommend_many(self, requests: Sequence[Request]) -> list[Recommendation]:
         """One answer a request, in their order; each the same as if it had been asked alone."""
-        rules, view = self._rules.now(), self._view()
+        rules, view = self._rules.now(), self._popularity.view
         for request in requests:
             self._check(request)
         kinds = [self._kind(request, rules, view) for request in requests]
@@ -158,7 +158,7 @@ class Recommender:
         """What `rank` orders: found once, it can be ordered by several models. The requests, one or more, share their
         filters, `among`, whether the history is excluded and, in service, their time.
         """
-        rules, view = self._rules.now(), self._view()
+        rules, view = self._rules.now(), self._popularity.view
         for request in requests:
             self._check(request)
         kinds = {self._kind(request, rules, view) for request in requests}
@@ -223,10 +223,6 @@ class Recommender:
     def chain(self, request: Request) -> Chain:
         """What makes the request's list."""
         return self.model.chain(self._excludes_seen(request))
-
-    def _view(self) -> LiveView:
-        """What is known of what happened since the training, now and before."""
-        return LiveView(LiveState(self.model.fallback)) if self._popularity is None else self._popularity.view
 
     def _kind(self, request: Request, rules: Rules, view: LiveView) -> _Kind:
         """Requests of one kind are answered together; sortable, by their time first, as that may have to be worked

@@ -19,7 +19,7 @@ from recsys.errors import StoreError
 from recsys.follower import Follower
 from recsys.live import LiveCounters
 from recsys.live_items import ItemChange, ItemEditor
-from recsys.live_popularity import LivePopularity
+from recsys.live_popularity import Consequences, LivePopularity
 from recsys.recommender import Recommender
 from recsys.request_history import StoreReader
 from recsys.requests import Request
@@ -135,7 +135,7 @@ class TestLivePopularity:
 
     def test_the_bundle_weighs_as_much_as_the_prior(self, base: PopularitySource) -> None:
         """Shares of .6, .3 and .1 of 10 events are 6, 3, 1 and 0; four live events of the last make it 4."""
-        live = LivePopularity(base, IdIndex("abcd"), prior=10.0)
+        live = Consequences(base, IdIndex("abcd"), prior=10.0)
         source = live.source_of({"d": 4.0, "unheard of": 99.0})
         assert source.order.tolist() == [0, 3, 1, 2]
         assert np.expm1(source.values) == pytest.approx([6, 3, 1, 4], rel=1e-5)
@@ -147,7 +147,7 @@ class TestLivePopularity:
         known = np.array([5.0, 5.0, 1.0, 0.0, 0.0, 0.0, 2.0, 1.0])
         by_id = np.argsort(ids.ids, kind="stable")
         base = PopularitySource(np.log1p(known).astype(np.float32), by_id[np.argsort(-known[by_id], kind="stable")])
-        live = LivePopularity(base, ids, prior=14.0)
+        live = Consequences(base, ids, prior=14.0)
         source = live.source_of(counts)
         order = source.order
         assert sorted(order.tolist()) == list(range(8))
@@ -157,11 +157,14 @@ class TestLivePopularity:
     @given(st.dictionaries(st.sampled_from(["i00", "i05", "i11", "unheard of"]), st.sampled_from([0.5, 1.0, 2.0])))
     def test_it_goes_over_to_a_model_with_new_items_as_if_it_were_counted_again(self, counts: dict[str, float]) -> None:
         model = handmade_model()
-        live = LivePopularity(model.fallback, model.catalogue.items, prior=14.0)
+        live = LivePopularity(Consequences(model.fallback, model.catalogue.items, prior=14.0))
         live.know(taken_now(counts))
         new = [ItemChange(item_id, {"title": ""}) for item_id in ("zz", "i005", "a")]
         changed = ItemEditor(model, None).with_items(model, new)
-        after, anew = live.following(changed), LivePopularity(changed.fallback, changed.catalogue.items, prior=14.0)
+        after, anew = (
+            live.following(changed),
+            LivePopularity(Consequences(changed.fallback, changed.catalogue.items, prior=14.0)),
+        )
         anew.know(taken_now(counts))
         np.testing.assert_array_equal(after.view.state.source.order, anew.view.state.source.order)
         np.testing.assert_allclose(after.view.state.source.values, anew.view.state.source.values, rtol=1e-6)
@@ -180,7 +183,7 @@ class TestFollower:
     def make(self, store: SqlEventStore) -> tuple[Recommender, Follower]:
         model = handmade_model()
         reader = StoreReader(store, store.settings)
-        popularity = LivePopularity(model.fallback, model.catalogue.items, prior=10.0)
+        popularity = LivePopularity(Consequences(model.fallback, model.catalogue.items, prior=10.0))
         recommender = Recommender.live(model, reader, popularity)
         counts = LiveCounters(recommender.kind_weight)
         return recommender, Follower(store, reader, counts, [popularity])
@@ -288,7 +291,7 @@ class TestFollower:
                 super().know(happened)
 
         model = handmade_model()
-        popularity = Greedy(model.fallback, model.catalogue.items, prior=10.0)
+        popularity = Greedy(Consequences(model.fallback, model.catalogue.items, prior=10.0))
         reader = StoreReader(store, store.settings)
         follower = Follower(store, reader, LiveCounters(lambda _: 1.0), [popularity])
         store.append([Event("u", "i05", time.time())])
@@ -309,7 +312,7 @@ class TestFollower:
         try:
             assert eventually(lambda: follower.sequence == 0)
             model = handmade_model()
-            coming = LivePopularity(model.fallback, model.catalogue.items, prior=10.0)
+            coming = LivePopularity(Consequences(model.fallback, model.catalogue.items, prior=10.0))
             follower.inform(coming)
             store.append([Event("u", "i05", time.time())])
             assert eventually(lambda: len(follower.counters) == 1 and not follower._unpublished)
@@ -324,7 +327,7 @@ class TestFollower:
     ) -> None:
         model, now = handmade_model(), time.time()
         editor, reader = ItemEditor(model, None), StoreReader(store, store.settings)
-        popularity = LivePopularity(model.fallback, model.catalogue.items, prior=10.0)
+        popularity = LivePopularity(Consequences(model.fallback, model.catalogue.items, prior=10.0))
         follower = Follower(store, reader, LiveCounters(lambda _: 1.0), [popularity])
         store.append([Event("u", "i05", now), Event("v", "early", now)])
         follower.step()

@@ -24,7 +24,7 @@ from ranking.by_score import ByScoreRanker
 from recsys.follower import Follower
 from recsys.live import LiveCounters
 from recsys.live_items import ItemChange, ItemEditor
-from recsys.live_popularity import LivePopularity
+from recsys.live_popularity import Consequences, LivePopularity
 from recsys.live_ranking import LiveRanking, LiveSignals, _Rows
 from recsys.model import FittedModel
 from recsys.recommender import Recommender
@@ -429,7 +429,7 @@ class TestTransitions:
 
 def live(model: FittedModel, store: SqlEventStore) -> tuple[Recommender, Follower]:
     reader = StoreReader(store, store.settings)
-    popularity = LivePopularity(model.fallback, model.catalogue.items, 500.0, LiveRanking(model))
+    popularity = LivePopularity(Consequences(model.fallback, model.catalogue.items, 500.0, LiveRanking(model)))
     recommender = Recommender.live(model, reader, popularity)
     return recommender, Follower(store, reader, LiveCounters(recommender.kind_weight), [popularity])
 
@@ -526,7 +526,7 @@ class TestService:
         _, follower = live(newer, store)
         follower.step()
         assert len(follower.counters) == 1
-        back = LivePopularity(older.fallback, older.catalogue.items, 500.0, LiveRanking(older))
+        back = LivePopularity(Consequences(older.fallback, older.catalogue.items, 500.0, LiveRanking(older)))
         follower.follow(back)
         follower.step()
         follower.publish()
@@ -549,7 +549,8 @@ class TestService:
         store.append([Event("x", "i05", TRAINED_UNTIL + shift, "view") for shift in (50.0, world.DAY + 150.0)])
         counts = Interrupted(lambda _: 1.0)
         before, back = (
-            LivePopularity(model.fallback, model.catalogue.items, 500.0, LiveRanking(model)) for model in (newer, older)
+            LivePopularity(Consequences(model.fallback, model.catalogue.items, 500.0, LiveRanking(model)))
+            for model in (newer, older)
         )
         follower = Follower(store, StoreReader(store, store.settings), counts, [before])
         follower.step()

@@ -45,13 +45,21 @@ def requests_file(path: Path, users: list[str], **more: object) -> Path:
     return path
 
 
+def followed(bundle: Path, store: SqlEventStore) -> Recommender:
+    """What a service answers from that knows the store."""
+    serving = Serving(bundle, store)
+    assert serving.follower is not None
+    serving.follower.step()
+    return serving.snapshot.recommender
+
+
 def test_a_batch_gives_the_lists_of_the_service(bundle: Path, store: SqlEventStore, tmp_path: Path) -> None:
     users = ["ann", "bob", "new", "nobody"]
     requests = requests_file(tmp_path / "r.jsonl", users, at=AFTER + 10)
     out = tmp_path / "lists.parquet"
     run_batch(bundle, out, requests=requests, n=4, store=str(tmp_path / "events.sqlite"))
     found = pd.read_parquet(out)
-    live = Recommender.live(load_bundle(bundle), StoreReader(store))
+    live = followed(bundle, store)
     for number, user in enumerate(users):
         rows = found[found["request_id"] == str(number)]
         items = live.recommend(Request(user=user, n=4, at=AFTER + 10)).items
@@ -149,7 +157,7 @@ def test_items_that_were_put_or_deleted_are_as_in_the_service(
     out = tmp_path / "lists.parquet"
     run_batch(bundle, out, requests=requests, n=12, store=str(tmp_path / "events.sqlite"))
     found = pd.read_parquet(out)
-    live = Serving(bundle, store).snapshot.recommender
+    live = followed(bundle, store)
     for number, user in enumerate(["ann", "new"]):
         listed = found.loc[found["request_id"] == str(number), "item_id"].tolist()
         assert listed == [item.item_id for item in live.recommend(Request(user=user, n=12, at=AFTER + 10)).items]
