@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def different_tensors(one: Path, other: Path) -> set[str]:
     with _damage(other):
         theirs, other_start = _float_tensors(other)
     differ = set(mine.keys() ^ theirs.keys())
-    with _damage(one), one.open("rb") as file, other.open("rb") as other_file:
+    with one.open("rb") as file, other.open("rb") as other_file:
         for name in mine.keys() & theirs.keys():
             if mine[name]["shape"] != theirs[name]["shape"]:
                 differ.add(name)
@@ -54,7 +55,7 @@ def different_tensors(one: Path, other: Path) -> set[str]:
 def _damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise EncoderError(f"{path} is damaged: {error}; copy the bundle again or train anew") from None
 
 
@@ -63,7 +64,13 @@ def _float_tensors(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         facts = json.loads(file.read(length))
-    return {n: own for n, own in facts.items() if n != "__metadata__" and own["dtype"] == "F32"}, 8 + length
+    tensors = {n: own for n, own in facts.items() if n != "__metadata__" and own["dtype"] == "F32"}
+    size = path.stat().st_size - 8 - length
+    for name, own in tensors.items():
+        start, stop = own["data_offsets"]
+        if not 0 <= start <= stop <= size or stop - start != 4 * math.prod(own["shape"]):
+            raise ValueError(f"{name} of shape {own['shape']} is not in bytes {start} to {stop} of {size}")
+    return tensors, 8 + length
 
 
 def _tensor(content: npt.NDArray[np.uint8], facts: dict[str, Any]) -> F32:

@@ -215,18 +215,20 @@ class LastLayersTower(ModelTower):
     ) -> torch.Tensor:
         import torch
 
-        if all(int(row) in self._hidden for row in item_rows):
-            kept = [self._hidden[int(row)] for row in item_rows]
-            padded: torch.Tensor = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True)
-            return padded
-        with torch.no_grad():
-            hidden = self._model.embeddings(input_ids=ids)
-            for layer in self._lower:
-                hidden = layer(hidden, attention)
-        states: torch.Tensor = hidden.float()
-        for row, one, length in zip(item_rows.tolist(), states, mask.sum(1).tolist(), strict=True):
-            self._keep(row, one[:length])
-        return states
+        rows = item_rows.tolist()
+        known = {place: self._hidden[row] for place, row in enumerate(rows) if row in self._hidden}
+        missing = [place for place in range(len(rows)) if place not in known]
+        if missing:
+            with torch.no_grad():
+                hidden = self._model.embeddings(input_ids=ids[missing])
+                for layer in self._lower:
+                    hidden = layer(hidden, attention[missing])
+            for place, states, length in zip(missing, hidden.float(), mask[missing].sum(1).tolist(), strict=True):
+                known[place] = states[:length]
+                self._keep(rows[place], states[:length])
+        ordered = [known[place] for place in range(len(rows))]
+        padded: torch.Tensor = torch.nn.utils.rnn.pad_sequence(ordered, batch_first=True)
+        return padded
 
     def _keep(self, row: int, states: torch.Tensor) -> None:
         size = states.numel() * 4

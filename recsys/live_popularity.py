@@ -52,7 +52,7 @@ class Consequences:
     def of(cls, model: FittedModel, settings: StoreSettings) -> Self:
         """For a model."""
         ranking = LiveRanking(model) if settings.live_ranking else None
-        until = model.trained_until if model.histories.has_clock else np.inf  # what it knows has no time
+        until = model.trained_until if model.histories.has_clock else np.inf  # it can't tell what it knew when
         return cls(model.fallback, model.catalogue.items, settings.live_prior, ranking, until)
 
     def state_of(self, happened: Happened) -> LiveState:
@@ -86,8 +86,9 @@ class Consequences:
 
 
 class LiveView:
-    """What is known of a time, and of those before it. It stays as it is, so that requests that are answered together
-    see the same. `state` follows by `consequences` from what `happened` (None: nothing was told).
+    """What is known of a time, and of those before it. It stays as it is, but for users who are forgotten, so that
+    requests that are answered together see the same. `state` follows by `consequences` from what `happened` (None:
+    nothing was told).
     """
 
     def __init__(
@@ -101,15 +102,16 @@ class LiveView:
 
     def moment(self, at: float | None) -> float:
         """Requests with a time of their own (unix seconds) are answered alike where this is the same: infinite where
-        they are for now (None, or about now, and nothing has happened in between), minus infinite for the model as it
-        was trained, and else the time, in whole seconds.
+        they are for now (None, or about now, and nothing has happened in between; what is dated ahead counts as of
+        now), minus infinite for the model as it was trained, and else the time, in whole seconds.
         """
-        happened = self.happened
-        if happened is None or (at is not None and np.floor(at) <= self._consequences.trained_until):
+        happened, trained_until = self.happened, self._consequences.trained_until
+        if happened is None:
             return -np.inf
-        if at is None or (abs(at - happened.now) <= FRESH and at > happened.newest):
+        known = happened.newest if np.isinf(trained_until) else max(happened.newest, trained_until)
+        if at is None or (abs(at - happened.now) <= FRESH and at > known):
             return np.inf
-        return float(np.floor(at))
+        return float(np.floor(at)) if np.floor(at) > trained_until else -np.inf
 
     def at(self, moment: float) -> LiveState:
         """What was known at a `moment`, by the events that happened before it. The last one that was asked for is

@@ -156,17 +156,18 @@ class Recommender:
 
     def candidates(self, requests: Sequence[Request]) -> RequestCandidates:
         """What `rank` orders: found once, it can be ordered by several models. The requests, one or more, share their
-        filters, `among`, whether the history is excluded and, in service, their time.
+        filters, `among`, whether the history is excluded and, in service, their time, and whether they have a history.
         """
         rules, view = self._rules.now(), self._popularity.view
         for request in requests:
             self._check(request)
         kinds = {self._kind(request, rules, view) for request in requests}
-        if len(kinds) != 1:
-            kinds_of = f"{len(kinds)} different kinds (filters, among, exclude_seen, at)"
-            raise ValueError(f"requests of {kinds_of} can't share candidates")
-        allowed, histories = self._known(requests, rules)
         (moment, *_), *_ = kinds
+        allowed, histories = self._known(requests, rules)
+        guests = {not len(history.events[0]) for history in histories} if moment > -np.inf else {False}
+        if len(kinds) * len(guests) != 1:
+            what = "filters, among, exclude_seen, at, guests and others"
+            raise ValueError(f"requests of {len(kinds) * len(guests)} different kinds ({what}) can't share candidates")
         return self._prepare(list(requests), histories, allowed, rules, view.at(moment))
 
     def rank(self, asked: RequestCandidates) -> list[Recommendation]:
@@ -194,12 +195,12 @@ class Recommender:
         request.
         """
         ranker = self.chain(request).ranker
-        answer = self.recommend(request)
+        asked = self.candidates([request])
+        answer = self.rank(asked)[0]
         if not isinstance(ranker, ForestRanker) or answer.strategy != "ranked":
             raise RequestError(
                 "user", f"the list was made by strategy {answer.strategy!r}, which has no feature contributions"
             )
-        asked = self.candidates([request])
         found, matrix = asked.found, asked.matrix
         shares = pd.DataFrame(ranker.contributions(matrix)[:, :-1], columns=list(ranker.names))
         shares.insert(0, "item_id", self._ids[found.pairs.item_rows])

@@ -352,6 +352,18 @@ def test_cached_lower_layers_change_nothing(encoder: TextEncoder, cache_bytes: i
         np.testing.assert_allclose(tower.embed(rows[::-1]).detach().numpy(), expected[::-1], atol=1e-6)
 
 
+def test_what_has_no_room_is_run_anew_and_nothing_else(encoder: TextEncoder) -> None:
+    texts = [" ".join(WORDS[:12])] * 40
+    state = len(encoder.tokenize(texts[:1])[0]) * encoder.embedding_size * 4
+    tower = LastLayersTower(encoder, encoder.tokenize(texts), 1, 30 * state)
+    run: list[int] = []
+    tower._lower[0].register_forward_hook(lambda layer, given, out: run.append(len(given[0])))
+    for expected in (40, 10, 10):
+        run.clear()
+        tower.embed(np.arange(40))
+        assert sum(run) == expected
+
+
 def test_without_room_for_frozen_layers_the_same_is_trained(encoder: TextEncoder) -> None:
     texts, pairs = clustered_world()
     short = QUICK.model_copy(update={"trainable": "last_layers", "num_layers": 1, "hidden_cache_mb": 0})

@@ -261,6 +261,23 @@ def test_a_time_is_worked_out_once_for_all_who_ask_for_it(
     assert answers == [recommender.recommend(request) for request in asked]
 
 
+def test_a_model_without_a_clock_knows_of_now_alone(popular: FittedModel, store: SqlEventStore) -> None:
+    timeless = dataclasses.replace(popular, histories=dataclasses.replace(popular.histories, has_clock=False))
+    now = TRAINED_UNTIL + 9 * HOUR
+    rush(store, "i11", now - 100.0)
+    recommender, _ = service(timeless, store, now)
+    assert [guest(recommender, at) for at in (None, now, now + 1.0, now - 50.0)] == ["i11"] * 4
+    assert guest(recommender, now - 2 * HOUR) == guest(recommender, now - 101.0) == "i00"
+
+
+def test_guests_and_others_share_no_candidates(popular: FittedModel, store: SqlEventStore) -> None:
+    rush(store, "i11", TRAINED_UNTIL + HOUR)
+    recommender, _ = service(popular, store, TRAINED_UNTIL + HOUR + 1)
+    with pytest.raises(ValueError, match="2 different kinds"):
+        recommender.candidates([Request(user="ann"), Request(history=())])
+    assert Recommender(popular).candidates([Request(user="ann"), Request(history=())]).requests
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), HOURS), max_size=20), HOURS)
 def test_what_was_popular_is_what_was_counted_then(events: list[tuple[str, float]], ago: float) -> None:
     now = 500_000 * HOUR
