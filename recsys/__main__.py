@@ -346,6 +346,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.Abort:
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
+    except SystemError as error:
+        ended = _signalled(error)
+        if ended is None:
+            raise
+        return ended
     except MemoryError:
         return _fail("out of memory", EXIT_FAILED)
     except OSError as error:
@@ -353,6 +358,20 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         return _fail(f"{error}; what was there before is untouched", EXIT_FAILED)
     return code if isinstance(code, int) else 0
+
+
+def _signalled(error: BaseException) -> int | None:
+    """The exit code of the signal that ended the command, where a call into compiled code has wrapped what the signal
+    raised amid it; None for any other error.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SystemExit):
+            return EXIT_TERMINATED
+        if isinstance(cause, KeyboardInterrupt):
+            return EXIT_INTERRUPTED
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _fail(message: str, code: int) -> int:

@@ -390,9 +390,32 @@ def test_a_terminated_batch_leaves_nothing(bundle: Path, tmp_path: Path) -> None
     while not (tmp_path / ".o.parquet.tmp").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.terminate()
-    process.communicate(timeout=60)
-    assert process.returncode == 143
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
     assert {path.name for path in tmp_path.iterdir()} == {"bundles", "r.jsonl"}
+
+
+class TestSignals:
+    """numba's dispatcher says SystemError where a signal's exception leaves a call of compiled code."""
+
+    @pytest.mark.parametrize(("raised", "code"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130)])
+    def test_a_signal_amid_compiled_code_ends_as_any_signal(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raised: BaseException, code: int
+    ) -> None:
+        assert self._ended(monkeypatch, tmp_path, raised) == code
+
+    def test_another_error_of_compiled_code_is_not_taken_for_a_signal(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        with pytest.raises(SystemError, match="exception set"):
+            self._ended(monkeypatch, tmp_path, ValueError("x"))
+
+    def _ended(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raised: BaseException) -> int:
+        def interrupted(*_: object, **__: object) -> None:
+            raise SystemError("unpickled returned a result with an exception set") from raised
+
+        monkeypatch.setattr("recsys.batch.run_batch", interrupted)
+        return run("batch", "--bundle", tmp_path, "--users", "all", "--out", tmp_path / "o.parquet")
 
 
 class TestTune:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import QueuePool
 
@@ -20,6 +21,12 @@ SQLITE, POSTGRESQL = "sqlite", "postgresql"
 _READERS = 8
 """Connections of a process that read at the same time; they are opened when needed."""
 _JOURNAL_BYTES = 2**26
+_LOOK_SECONDS = 0.002
+"""How often a SQLite file that somebody else writes is tried."""
+_OTHERS_SHARE, _OTHERS_SECONDS = 0.1, 2 * _LOOK_SECONDS
+"""For how long, after it has written, a process leaves a SQLite file to others: a share of the time it took, at most so
+many seconds.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,11 @@ def make_engines(url: URL, settings: StoreSettings) -> Engines:
 
 def _sqlite_engines(url: URL, settings: StoreSettings) -> Engines:
     """One connection writes: SQLite has one writer at a time, and threads that wait for it in a queue lose less time
-    than threads that look again and again whether it is free.
+    than threads that look again and again whether it is free. Between processes `_Turns` see to it.
     """
     writer = create_engine(
         url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=settings.write_timeout,
-        connect_args={"timeout": settings.write_timeout, "check_same_thread": False},
+        connect_args={"timeout": _LOOK_SECONDS, "check_same_thread": False},
     )  # fmt: skip
     reader = create_engine(
         url, poolclass=QueuePool, pool_size=_READERS, max_overflow=0, pool_timeout=settings.read_timeout,
@@ -83,7 +90,9 @@ def _sqlite_engines(url: URL, settings: StoreSettings) -> Engines:
     )  # fmt: skip
     for engine in (writer, reader):
         event.listen(engine, "connect", _sqlite_connected)
-    event.listen(writer, "begin", _begin_immediate)
+    turns = _Turns(settings.write_timeout)
+    event.listen(writer, "begin", turns.begin)
+    event.listen(writer, "checkin", turns.end)
     return Engines(writer, reader)
 
 
@@ -94,9 +103,26 @@ def _sqlite_connected(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_immediate(connection: Any) -> None:
-    """Take the write lock first: one that is taken after reading fails at once where another has it."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+class _Turns:
+    """How the processes that write one file take turns. SQLite has no queue: it soon tries a locked file every 100 ms
+    only, and where a commit takes long, whoever has just written would be first again and again, until the others'
+    time is over. So a locked file is tried often, and whoever has held it leaves it alone for a moment.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._taken = self._again = -math.inf
+
+    def begin(self, connection: Connection) -> None:
+        """Take the write lock first: one that is taken after reading fails at once where another has it."""
+        time.sleep(max(0.0, self._again - time.monotonic()))
+        _until(self._seconds, lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        self._taken = time.monotonic()
+
+    def end(self, *_: object) -> None:
+        """The lock was given back: for a share of the time it was held, others are first."""
+        ended = time.monotonic()
+        self._again = ended + min(_OTHERS_SECONDS, _OTHERS_SHARE * (ended - self._taken))
 
 
 def enable_wal(engines: Engines, seconds: float) -> None:
@@ -112,7 +138,8 @@ def _set_wal(engine: Engine) -> None:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
-def _until(seconds: float, action: Callable[[], None]) -> None:
+def _until(seconds: float, action: Callable[[], object]) -> object:
+    """Do it as soon as nobody else holds the file; OperationalError where somebody does for all the `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -121,7 +148,7 @@ def _until(seconds: float, action: Callable[[], None]) -> None:
             busy = getattr(error.orig, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
             if not busy or time.monotonic() > deadline:
                 raise
-            time.sleep(0.02)
+            time.sleep(_LOOK_SECONDS)
 
 
 # ----------------------------------------------------------------------------------------------------------- PostgreSQL

@@ -6,13 +6,15 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 
 from postgres import new_database
 from recsys.errors import SettingsError, StoreError
@@ -154,9 +156,33 @@ class TestChanges:
                 changes = store.changes(after)
                 seen += [number for number, _ in changes.events]
                 after = changes.sequence
+                time.sleep(0.002)  # a reader that never rests keeps the interpreter from the writers
             for job in jobs:
                 job.result()
         assert seen == list(range(1, 241))
+
+    def test_every_writer_has_its_turn_where_commits_take_long(self, opened: Open) -> None:
+        """A writer that never rests, on a slow disk, leaves others room within their time."""
+        busy, other = opened(), opened(write_timeout=1.0)
+        for store in (busy, other):
+            event.listen(store._engines.writer, "commit", lambda _: time.sleep(0.02))
+        done = threading.Event()
+
+        def write_on() -> int:
+            number = 0
+            while not done.is_set():
+                busy.append(events(1, user="busy", start=number))
+                number += 1
+            return number
+
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(write_on)
+            try:
+                for k in range(30):
+                    assert other.append(events(1, user="other", start=k)) == ["accepted"]
+            finally:
+                done.set()
+        assert other.head() == 30 + job.result()
 
     def test_live_counters_start_at_the_newest_events(self, store: SqlEventStore) -> None:
         store.append(events(10))
