@@ -14,7 +14,7 @@ from typing import Any
 from recsys.errors import BundleError
 from recsys.files import sha256_of
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised when a bundle of the new code can't be read by the old, or one of the old by the new."""
 MANIFEST = "manifest.json"
 

@@ -23,9 +23,10 @@ from features.tables import Catalogue, Dataset, Events
 from recsys.retrieval import sequence_training
 from recsys.retrieval.base import FitData
 from recsys.retrieval.item_vectors import co_occurrence_vectors, ridge
-from recsys.retrieval.sequence import SequenceSource
-from recsys.retrieval.sequence_network import Network, sampled_loss
+from recsys.retrieval.sequence import SequenceSource, _attention, _layers
+from recsys.retrieval.sequence_network import Filter, Network, sampled_loss
 from recsys.retrieval.sequence_settings import SequenceSettings
+from recsys.retrieval.sequence_state import newest_states
 from recsys.retrieval.sequence_training import Checked, fit_networks, same_places
 from recsys.retrieval.sequences import Sequences, batches
 
@@ -137,7 +138,8 @@ def test_the_models_scores_are_added_up(tiny_data: FitData) -> None:
         for n in (2, 1)
     )
     another = dataclasses.replace(tiny_data, seed=member_seed(tiny_data.seed, 1))
-    second = SequenceSource.fit(another, SETTINGS.model_copy(update={"models": 1})).scores(asked)[""].at(pairs)
+    alone = SETTINGS.model_copy(update={"models": 1, "attending": 0})  # as the second of two is
+    second = SequenceSource.fit(another, alone).scores(asked)[""].at(pairs)
     assert np.abs(first - second).max() > 0.1
     np.testing.assert_allclose(together, first + second, atol=0.02)
 
@@ -282,14 +284,64 @@ def test_too_little_to_learn_from(tiny_dataset: Dataset, rows: list[Any]) -> Non
     assert not len(source.scores(asked)[""].top(5, asked.seen).item_rows)
 
 
+def woken(network: Network) -> Network:
+    """With weights where training begins from zero."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(("joined.weight", "filter.weight", "narrow.weight", "gap_bias")):
+                torch.nn.init.normal_(parameter)
+    return network
+
+
+def test_a_filter_by_hand() -> None:
+    """The newest moment, the one before, and the mean of all tokens before those; two tokens of one moment are one."""
+    filter_ = Filter(1, 3)
+    with torch.no_grad():
+        filter_.weight[:] = torch.tensor([[1.0], [10.0], [100.0]])
+        x = torch.tensor([[[1.0], [3.0], [5.0], [7.0], [9.0]], [[2.0], [4.0], [0.5], [0.5], [0.5]]])
+        moments = torch.tensor([[0, 0, 1, 2, 3], [4, 6, -1, -1, -1]])
+        found = filter_(x, moments)[..., 0]
+    first = [2.0, 2.0, 5.0 + 20.0, 7.0 + 50.0 + 200.0, 9.0 + 70.0 + 100.0 * (1 + 3 + 5) / 3]
+    assert found[0].tolist() == pytest.approx(first)
+    assert found[1, :2].tolist() == pytest.approx([2.0, 4.0 + 100.0 * 2.0]), "nothing happened one moment ago"
+
+
+@pytest.mark.parametrize("attends", [False, True], ids=["filters", "attends"])
+def test_numpy_answers_what_torch_does_of_long_histories(attends: bool) -> None:
+    """With weights of any size, more moments than the filter has, gaps between them and several items in some."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    settings = SequenceSettings(size=8, max_tokens=20, models=1, filter_gaps=4, dropout=0.0)
+    ids = rng.normal(size=(30, 8)).astype(np.float32)
+    network = woken(Network(ids, None, None, settings, rng, attends=attends)).eval()
+    arrays = [*_layers([network]), *_attention([network], settings)]
+    for moments in (np.arange(15), np.sort(rng.integers(0, 9, 15)), np.zeros(3, int), np.array([0, 2, 9, 9, 10])):
+        rows = rng.permutation(30)[: len(moments)]
+        with torch.no_grad():
+            states = network(network.vectors(torch.from_numpy(rows))[None], torch.from_numpy(moments)[None])[0]
+        wanted = states[torch.from_numpy(moments == moments[-1])].mean(0).numpy()
+        found = newest_states(ids[rows], moments[-1] - moments, *arrays)
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(("attending", "found"), [(0, 0), (1, 1), (2, 2), (5, 2)])
+def test_so_many_models_attend(tiny_data: FitData, attending: int, found: int) -> None:
+    settings = SETTINGS.model_copy(update={"attending": attending, "epochs": 1})
+    source = SequenceSource.fit(tiny_data, settings)
+    assert [len(each) for each in (source.attend, source.joined, source.gap_bias)] == [found] * 3
+    assert len(source.filters) == len(source.wide) == 2
+    assert source.filters.any(axis=(1, 2, 3)).all(), "both have learned"
+    asked = history([3, 9, 4], [1.0, 2.0, 3.0], tiny_data.num_items)
+    assert len(source.scores(asked)[""].top(5, asked.seen).item_rows) == 5
+
+
 def test_unknown_items_look_back_at_themselves_only() -> None:
     """A padded place changes nothing: the states of a short sequence are the same beside a longer one."""
     torch.manual_seed(0)
     ids = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-    network = Network(ids, None, None, 1, 2, 5, 0.0, np.random.default_rng(0)).eval()
+    settings = SequenceSettings(size=4, layers=1, max_tokens=5, dropout=0.0)
+    network = woken(Network(ids, None, None, settings, np.random.default_rng(0), attends=True)).eval()
     with torch.no_grad():
-        for block in network.blocks:
-            torch.nn.init.normal_(block.joined.weight)  # type: ignore[union-attr, arg-type]
         alone = network(network.vectors(torch.tensor([1, 2]))[None], torch.tensor([[0, 1]]))[0]
         items = torch.tensor([[1, 2, 0], [3, 4, 5]])
         moments = torch.tensor([[0, 1, -1], [0, 1, 2]])
@@ -312,11 +364,10 @@ def test_gradients_are_the_same_by_any_run_of_two_threads() -> None:
     with limit_threads(2):
         for _ in range(3):
             torch.manual_seed(0)
-            network = Network(ids, None, None, 1, 2, 50, 0.0, np.random.default_rng(0))
-            for block in network.blocks:
-                torch.nn.init.normal_(block.joined.weight)  # type: ignore[union-attr, arg-type]
+            settings = SequenceSettings(size=8, layers=1, dropout=0.0)
+            network = woken(Network(ids, None, None, settings, np.random.default_rng(0), attends=True))
             network(network.vectors(torch.arange(3200) % 60).view(64, 50, 8), moments).square().sum().backward()
-            found.append(network.blocks[0].gap_bias.grad.numpy().copy())  # type: ignore[union-attr]
+            found.append(network.blocks[0].attention.gap_bias.grad.numpy().copy())  # type: ignore[union-attr]
     assert found[0].any()
     for other in found[1:]:
         np.testing.assert_array_equal(found[0], other)

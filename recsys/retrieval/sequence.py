@@ -7,6 +7,7 @@ a millisecond, and is computed alone, so that its list depends on no other.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -33,10 +34,11 @@ class SequenceSource:
     """`vectors` (n_items, models * size) float32 on the item grid, each model's beside the last one's, all divided by
     `largest_norm`; zero rows for items of which nothing is known. They are `ids` (n_items, models * size), zero for
     items without events, plus the text's `text_projection` (text_size, models * size). The other arrays are the
-    models' layers, the bias being the last row of each matrix and the norms' gains folded into what follows: `attend`
-    (models, layers, size + 1, 3 size), `joined` (models, layers, size + 1, size), `wide` (models, layers, size + 1, 4
-    size), `narrow` (models, layers, 4 size + 1, size), `gap_bias` (models, layers, heads, max_tokens + 1), `norm`
-    (models, 2, size). `index` is what `build_index` made of the vectors then; `moved`: see `Nearest`.
+    models' layers, the bias being the last row of each matrix and the norms' gains folded into what follows: `filters`
+    (models, layers, gaps, size), `wide` (models, layers, size + 1, 4 size), `narrow` (models, layers, 4 size + 1,
+    size), `norm` (models, 2, size) and, of the first models, those that attend, `attend` (attending, layers, size + 1,
+    3 size), `joined` (attending, layers, size + 1, size), `gap_bias` (attending, layers, heads, max_tokens + 1).
+    `index` is what `build_index` made of the vectors then; `moved`: see `Nearest`.
     """
 
     name: ClassVar[str] = "sequence"
@@ -44,12 +46,13 @@ class SequenceSource:
     largest_norm: float
     ids: npt.NDArray[np.float32]
     text_projection: npt.NDArray[np.float32]
-    attend: npt.NDArray[np.float32]
-    joined: npt.NDArray[np.float32]
+    filters: npt.NDArray[np.float32]
     wide: npt.NDArray[np.float32]
     narrow: npt.NDArray[np.float32]
-    gap_bias: npt.NDArray[np.float32]
     norm: npt.NDArray[np.float32]
+    attend: npt.NDArray[np.float32]
+    joined: npt.NDArray[np.float32]
+    gap_bias: npt.NDArray[np.float32]
     index: Bytes = field(default_factory=lambda: NO_INDEX, repr=False, kw_only=True)
     moved: Ints = field(default_factory=lambda: NONE_MOVED, repr=False, kw_only=True)
 
@@ -64,8 +67,8 @@ class SequenceSource:
         known = data.matrix.indices
         ids, projection = map(np.hstack, zip(*(network.parts(known) for network in networks), strict=True))
         projection = data.of_embeddings(projection)
-        layers = map(np.stack, zip(*map(_layers, networks), strict=True))
         vectors, largest = _gridded(ids, projection, data.embeddings)
+        layers = (*_layers(networks), *_attention(networks, settings))
         return cls(vectors, largest, ids, projection, *layers, index=build_index(vectors, data.seed))
 
     @classmethod
@@ -77,10 +80,9 @@ class SequenceSource:
 
         vectors = zeros(num_items, models * size)
         return cls(
-            vectors, 1.0, vectors, zeros(0, models * size), zeros(models, layers, size + 1, 3 * size),
-            zeros(models, layers, size + 1, size), zeros(models, layers, size + 1, 4 * size),
-            zeros(models, layers, 4 * size + 1, size),
-            zeros(models, layers, settings.heads, settings.max_tokens + 1), zeros(models, 2, size),
+            vectors, 1.0, vectors, zeros(0, models * size), zeros(models, layers, settings.filter_gaps, size),
+            zeros(models, layers, size + 1, 4 * size), zeros(models, layers, 4 * size + 1, size),
+            zeros(models, 2, size), *_attention([], settings),
         )  # fmt: skip
 
     def with_embeddings(self, embeddings: F32) -> Self:
@@ -144,7 +146,8 @@ class SequenceSource:
 
     @cached_property
     def _fixed(self) -> tuple[F32, ...]:
-        return tuple(map(fixed, (self.attend, self.joined, self.wide, self.narrow, self.gap_bias, self.norm)))
+        layers = self.filters, self.wide, self.narrow, self.norm, self.attend, self.joined, self.gap_bias
+        return tuple(map(fixed, layers))
 
 
 def _gridded(ids: F32, projection: F32, text: F32 | None) -> tuple[F32, float]:
@@ -154,19 +157,38 @@ def _gridded(ids: F32, projection: F32, text: F32 | None) -> tuple[F32, float]:
     return on_grid(vectors / largest, items=True), largest
 
 
-def _layers(network: Network) -> tuple[F32, ...]:
-    """The blocks' arrays in the order of the source's fields, the norms' gains and shifts folded into what follows."""
-    blocks: list[Any] = list(network.blocks)
-    parts = (
-        [_folded(block.attend, block.norm_attend) for block in blocks],
-        [_folded(block.joined) for block in blocks],
-        [_folded(block.wide, block.norm_wide) for block in blocks],
-        [_folded(block.narrow) for block in blocks],
-        [block.gap_bias.detach().numpy() for block in blocks],
-        [network.norm.weight.detach().numpy(), network.norm.bias.detach().numpy()],
-    )
-    # One memory layout, before saving and after: another would take BLAS another way, to other last digits.
-    return tuple(np.array(part, np.float32, order="C") for part in parts)
+def _layers(networks: Sequence[Network]) -> Iterator[F32]:
+    """The arrays that every model has, in the order of the source's fields, the norms' gains and shifts folded into
+    what follows.
+    """
+    blocks: list[list[Any]] = [list(network.blocks) for network in networks]
+    yield _stacked([[block.filter.weight.detach().numpy() for block in own] for own in blocks])
+    yield _stacked([[_folded(block.wide, block.norm_wide) for block in own] for own in blocks])
+    yield _stacked([[_folded(block.narrow) for block in own] for own in blocks])
+    yield _stacked([
+        [network.norm.weight.detach().numpy(), network.norm.bias.detach().numpy()] for network in networks
+    ])  # fmt: skip
+
+
+def _attention(networks: Sequence[Network], settings: SequenceSettings) -> Iterator[F32]:
+    """The arrays of those that attend, in the order of the source's fields; of no rows where none does."""
+    layers, heads, size = settings.layers, settings.heads, settings.size
+    each: list[list[Any]] = [
+        [block.attention for block in own]
+        for own in ([*network.blocks] for network in networks)
+        if own[0].attention is not None
+    ]
+    yield _stacked([[_folded(a.attend, a.norm) for a in own] for own in each], layers, size + 1, 3 * size)
+    yield _stacked([[_folded(a.joined) for a in own] for own in each], layers, size + 1, size)
+    gaps = settings.max_tokens + 1
+    yield _stacked([[a.gap_bias.detach().numpy() for a in own] for own in each], layers, heads, gaps)
+
+
+def _stacked(parts: Sequence[Sequence[Any]], *shape: int) -> F32:
+    """(n_models, *shape): in one memory layout, before saving and after; another would take BLAS another way, to other
+    last digits.
+    """
+    return np.array(parts, np.float32, order="C") if parts else np.zeros((0, *shape), np.float32)
 
 
 def _folded(linear: Any, norm: Any = None) -> npt.NDArray[np.float64]:

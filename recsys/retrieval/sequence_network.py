@@ -1,5 +1,6 @@
 """The sequence model while it is trained: a small causal transformer over items (SASRec, Kang and McAuley 2018), an
-item being its text and its id together.
+item being its text and its id together. Beside attention, or instead of it, its blocks filter the history: attention
+alone learns what is a matter of how long ago too slowly (BSARec, Shin et al. 2024; FMLP-Rec, Zhou et al. 2022).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
+
+from recsys.retrieval.sequence_settings import SequenceSettings
 
 F32 = npt.NDArray[np.float32]
 _NEVER = -1e9
@@ -33,37 +36,79 @@ class Dropout:
         return x * factors.view(x.shape)
 
 
-class Block(nn.Module):
-    """Attention to the same and earlier moments with a learned bias for how many moments ago, then a feed-forward
-    layer.
-
-    Both are normalised before (pre-LN) and begin as zero: the untrained model recommends by the vectors alone.
+class Filter(nn.Module):
+    """For each dimension a weight by how many moments ago: the mean of each of the newest moments, and of all earlier
+    tokens together, counts so much. It begins as zero.
     """
+
+    def __init__(self, size: int, gaps: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(gaps, size))
+
+    def forward(self, x: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+        """Of `x` (n, length, size) and `moments` (n, length), -1 where padded: alike for all tokens of a moment."""
+        n, _, size = x.shape
+        real = (moments >= 0)[..., None]
+        since = (moments - moments[:, :1]).clamp(min=0).long()
+        slots = int(since.max()) + 1
+        place = (since + slots * torch.arange(n)[:, None]).flatten()
+        sums = x.new_zeros(n * slots, size).index_add(0, place, (x * real).flatten(0, 1)).view(n, slots, size)
+        counts = x.new_zeros(n * slots, 1).index_add(0, place, real.to(x.dtype).flatten(0, 1)).view(n, slots, 1)
+        means = sums / counts.clamp(min=1)
+        earlier = sums.cumsum(1) / counts.cumsum(1).clamp(min=1)
+        last = len(self.weight) - 1
+        filtered = means * self.weight[0]
+        for gap in range(1, min(last + 1, slots)):
+            read = earlier if gap == last else means
+            filtered = filtered + functional.pad(read[:, : slots - gap] * self.weight[gap], (0, 0, gap, 0))
+        return functional.embedding(place, filtered.view(-1, size)).view(x.shape)
+
+
+class Attention(nn.Module):
+    """To the same and earlier moments, with a learned bias for how many moments ago."""
 
     def __init__(self, size: int, heads: int, max_gap: int, dropout: Dropout) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.norm_attend, self.norm_wide = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.norm = nn.LayerNorm(size)
         self.attend, self.joined = nn.Linear(size, 3 * size), nn.Linear(size, size)
-        self.wide, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
         self.gap_bias = nn.Parameter(torch.zeros(heads, max_gap + 1))
-        for last in (self.joined, self.narrow):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        _begin_as_zero(self.joined)
 
     def forward(self, x: torch.Tensor, gaps: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """`x` (n, length, size); `gaps` (n, length, length) int64, moments between; `hidden` alike, true where not to
         look.
         """
         n, length, size = x.shape
-        parts = self.attend(self.norm_attend(x)).view(n, length, 3, self.heads, size // self.heads)
+        parts = self.attend(self.norm(x)).view(n, length, 3, self.heads, size // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         # `gather`, as `embedding` below: unlike indexing, its gradient is summed in one order by any number of threads.
         bias = self.gap_bias.gather(1, gaps.reshape(1, -1).expand(self.heads, -1)).view(self.heads, n, length, length)
         bias = bias.transpose(0, 1).masked_fill(hidden[:, None], _NEVER)
         weights = (query @ key.transpose(2, 3) / math.sqrt(size // self.heads) + bias).softmax(3)
         read = self.dropout(weights, training=self.training) @ value
-        x = x + self._dropped(self.joined(read.transpose(1, 2).reshape(n, length, size)))
+        return torch.as_tensor(self.joined(read.transpose(1, 2).reshape(n, length, size)))
+
+
+class Block(nn.Module):
+    """A filter of the history and, if asked for, attention to it, side by side; then a feed-forward layer.
+
+    All are normalised before (pre-LN) and begin as zero: the untrained model recommends by the vectors alone.
+    """
+
+    def __init__(self, size: int, attention: Attention | None, gaps: int, dropout: Dropout) -> None:
+        super().__init__()
+        self.attention, self.filter, self.dropout = attention, Filter(size, gaps), dropout
+        self.norm_wide = nn.LayerNorm(size)
+        self.wide, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+        _begin_as_zero(self.narrow)
+
+    def forward(self, x: torch.Tensor, moments: torch.Tensor, gaps: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """See `Filter` and `Attention`."""
+        read = self._dropped(self.filter(functional.layer_norm(x, x.shape[-1:]), moments))
+        if self.attention is not None:
+            read = read + self._dropped(self.attention(x, gaps, hidden))
+        x = x + read
         inner = self._dropped(functional.gelu(self.wide(self.norm_wide(x)), approximate="tanh"))
         return x + self._dropped(self.narrow(inner))
 
@@ -71,9 +116,15 @@ class Block(nn.Module):
         return self.dropout(x, training=self.training)
 
 
+def _begin_as_zero(layer: nn.Linear) -> None:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
 class Network(nn.Module):
     """Item vectors and blocks. `ids` (n_items, size) float32 are the id embeddings to begin with, `project` (text_size,
-    size) the projection of `text` (n_items, text_size), both None without text.
+    size) the projection of `text` (n_items, text_size), both None without text. Without `attends` the blocks only
+    filter.
     """
 
     def __init__(
@@ -81,20 +132,27 @@ class Network(nn.Module):
         ids: F32,
         text: F32 | None,
         project: F32 | None,
-        layers: int,
-        heads: int,
-        max_gap: int,
-        dropout: float,
+        settings: SequenceSettings,
         rng: np.random.Generator,
+        *,
+        attends: bool,
     ) -> None:
         super().__init__()
         self.ids = nn.Parameter(torch.from_numpy(ids.copy()))
         self.text = None if text is None else torch.from_numpy(text)
         self.project = None if project is None else nn.Parameter(torch.from_numpy(project.copy()))
-        self.dropout, self.rng = Dropout(dropout, rng), rng
-        self.blocks = nn.ModuleList(Block(ids.shape[1], heads, max_gap, self.dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(ids.shape[1])
-        self.max_gap = max_gap
+        self.dropout, self.rng = Dropout(settings.dropout, rng), rng
+        size, self.max_gap = ids.shape[1], settings.max_tokens
+        self.blocks = nn.ModuleList(
+            Block(
+                size,
+                Attention(size, settings.heads, self.max_gap, self.dropout) if attends else None,
+                settings.filter_gaps,
+                self.dropout,
+            )
+            for _ in range(settings.layers)
+        )
+        self.norm = nn.LayerNorm(size)
 
     def vectors(self, rows: torch.Tensor, id_dropout: float = 0.0) -> torch.Tensor:
         """(m, size) of the items at `rows`. Ids are dropped now and then, so that a text learns to stand alone, as a
@@ -129,7 +187,7 @@ class Network(nn.Module):
         gaps = gaps.clamp(0, self.max_gap).long()
         x = self.dropout(x, training=self.training)
         for block in self.blocks:
-            x = block(x, gaps, hidden)
+            x = block(x, moments, gaps, hidden)
         return torch.as_tensor(self.norm(x))
 
 

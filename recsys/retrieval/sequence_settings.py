@@ -16,6 +16,12 @@ class SequenceSettings(Settings):
     """Models of different seeds whose scores are added up. An answer takes the time of all; training trains as many at
     a time as there are `threads`.
     """
+    attending: int = Field(default=1, ge=0)
+    """So many of them attend to the history beside filtering it; the others filter alone, which is better where people
+    act by habit, and takes half of the time.
+    """
+    filter_gaps: int = Field(default=12, ge=2)
+    """Weights of the filter: one for each number of moments ago, the last for all that is longer ago."""
     size: int = Field(default=64, ge=2)
     """Length of an item's vector in one model; a multiple of `heads`."""
     layers: int = Field(default=2, ge=1)

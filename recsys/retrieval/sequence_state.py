@@ -19,7 +19,9 @@ _CUBIC = np.float32(0.044715)
 
 
 @compiled
-def newest_states(x: F32, ago: Ints, attend: F32, joined: F32, wide: F32, narrow: F32, gap_bias: F32, norm: F32) -> F32:
+def newest_states(
+    x: F32, ago: Ints, filters: F32, wide: F32, narrow: F32, norm: F32, attend: F32, joined: F32, gap_bias: F32
+) -> F32:
     """(models * size,) float32: the mean of the newest moment's states by each model. `x` (length, models * size) are
     the items' vectors, oldest first, `ago` (length,) how many moments ago each was; the other arrays are those of
     `SequenceSource`.
@@ -29,21 +31,27 @@ def newest_states(x: F32, ago: Ints, attend: F32, joined: F32, wide: F32, narrow
     for k in range(models):
         own = slice(k * size, (k + 1) * size)
         vectors = np.ascontiguousarray(x[:, own])
-        states[own] = _newest_state(vectors, ago, attend[k], joined[k], wide[k], narrow[k], gap_bias[k], norm[k])
+        rest = (attend[k : k + 1], joined[k : k + 1], gap_bias[k : k + 1])  # of no rows where the model only filters
+        states[own] = _newest_state(vectors, ago, filters[k], wide[k], narrow[k], norm[k], *rest)
     return states
 
 
 @compiled
-def _newest_state(x: F32, ago: Ints, attend: F32, joined: F32, wide: F32, narrow: F32, gap_bias: F32, norm: F32) -> F32:
+def _newest_state(
+    x: F32, ago: Ints, filters: F32, wide: F32, narrow: F32, norm: F32, attend: F32, joined: F32, gap_bias: F32
+) -> F32:
     """(size,) float32: see `newest_states`, of one model."""
-    length, last = len(x), len(attend) - 1
+    length, last = len(x), len(filters) - 1
     newest = length - 1
     while newest > 0 and ago[newest - 1] == ago[length - 1]:
         newest -= 1
-    for layer in range(len(attend)):
+    for layer in range(len(filters)):
         wanted = newest if layer == last else 0  # of the last layer only the newest states are needed
-        read = _attention(_linear(_standardised(x), attend[layer]), ago, gap_bias[layer], wanted)
-        x = x[wanted:] + _linear(read, joined[layer])
+        standardised = _standardised(x)
+        x = x[wanted:] + _filtered(standardised, ago, filters[layer], wanted)
+        if len(attend):
+            read = _attention(_linear(standardised, attend[0, layer]), ago, gap_bias[0, layer], wanted)
+            x = x + _linear(read, joined[0, layer])
         hidden = _linear(_standardised(x), wide[layer])
         _gelu(hidden)
         x = x + _linear(hidden, narrow[layer])
@@ -52,6 +60,39 @@ def _newest_state(x: F32, ago: Ints, attend: F32, joined: F32, wide: F32, narrow
     for row in range(len(x)):
         state += x[row] * norm[0] + norm[1]
     return state / np.float32(len(x))
+
+
+@compiled
+def _filtered(x: F32, ago: Ints, weights: F32, wanted: int) -> F32:
+    """(length - wanted, size): for the tokens from `wanted` on the means of each of the newest moments and of all that
+    is earlier, times `weights` (gaps, size) by how many moments ago; alike for all tokens of a moment.
+    """
+    length, size = x.shape
+    far = len(weights) - 1
+    sums, starts = np.zeros((length + 1, size), np.float32), np.zeros(length + 1, np.int64)  # before and of each moment
+    moments = 0
+    for token in range(length):
+        if token == 0 or ago[token] != ago[token - 1]:
+            starts[moments] = token
+            moments += 1
+            sums[moments] = sums[moments - 1]
+        sums[moments] += x[token]
+    starts[moments] = length
+    out = np.zeros((length - wanted, size), np.float32)
+    for moment in range(moments):
+        if starts[moment] < wanted:
+            continue
+        own = np.zeros(size, np.float32)
+        for other in range(moment, -1, -1):
+            gap = ago[starts[other]] - ago[starts[moment]]
+            if gap >= far:
+                own += weights[far] * (sums[other + 1] / np.float32(starts[other + 1]))
+                break
+            count = np.float32(starts[other + 1] - starts[other])
+            own += weights[gap] * ((sums[other + 1] - sums[other]) / count)
+        for token in range(starts[moment], starts[moment + 1]):
+            out[token - wanted] = own
+    return out
 
 
 @compiled

@@ -71,7 +71,10 @@ def fit_networks(data: FitData, settings: SequenceSettings) -> list[Network]:
     stop = Event()
     with limit_threads(1), ThreadPoolExecutor(data.num_threads) as pool:
         # Not side by side: torch's own generator, which draws the first weights, is one for all threads.
-        begun = [_begun(sequences, data, settings, seed, stop) for seed in seeds]
+        begun = [
+            _begun(sequences, data, settings, seed, stop, attends=number < settings.attending)
+            for number, seed in enumerate(seeds)
+        ]
         try:
             return list(pool.map(lambda one: _trained(one, settings), begun))
         except BaseException:  # such as Ctrl-C: the pool waits for what is running
@@ -79,12 +82,15 @@ def fit_networks(data: FitData, settings: SequenceSettings) -> list[Network]:
             raise
 
 
-def _begun(sequences: Sequences, data: FitData, settings: SequenceSettings, seed: int, stop: Event) -> _Begun:
+def _begun(
+    sequences: Sequences, data: FitData, settings: SequenceSettings, seed: int, stop: Event, *, attends: bool
+) -> _Begun:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     training, held_out = _split(sequences, settings, rng)
     known = np.unique(data.matrix.indices).astype(np.int64)
-    return _Begun(_untrained(data, settings, known, rng), training, held_out, known, rng, stop)
+    network = _untrained(data, settings, known, rng, attends=attends)
+    return _Begun(network, training, held_out, known, rng, stop)
 
 
 def _trained(begun: _Begun, settings: SequenceSettings) -> Network:
@@ -147,14 +153,16 @@ def _split(sequences: Sequences, settings: SequenceSettings, rng: np.random.Gene
     return Sequences.joined(sequences.at(rest), asked), _HeldOut(asked, answers)
 
 
-def _untrained(data: FitData, settings: SequenceSettings, known: I64, rng: np.random.Generator) -> Network:
+def _untrained(
+    data: FitData, settings: SequenceSettings, known: I64, rng: np.random.Generator, *, attends: bool
+) -> Network:
     """Vectors from co-occurrence; with text, its projection to them and what that leaves over."""
     ids = co_occurrence_vectors(data.matrix, settings.size, rng)
     project, text = None, data.plain_texts
     if text is not None:
         project = ridge(text, ids, known)
         ids[known] -= text[known] @ project
-    return Network(ids, text, project, settings.layers, settings.heads, settings.max_tokens, settings.dropout, rng)
+    return Network(ids, text, project, settings, rng, attends=attends)
 
 
 def _optimizer(network: Network, settings: SequenceSettings) -> torch.optim.Optimizer:
