@@ -65,6 +65,8 @@ GROUPS: Mapping[str, Dimensions] = {
         "retrieval.als.regularization": FloatDistribution(0.01, 30.0, log=True),
         "retrieval.als.iterations": IntDistribution(5, 30),
         "retrieval.sequence.models": IntDistribution(1, 4),
+        "retrieval.sequence.attending": IntDistribution(0, 4),
+        "retrieval.sequence.filter_gaps": IntDistribution(4, 30, log=True),
         "retrieval.sequence.size": CategoricalDistribution(_SIZES),
         "retrieval.sequence.layers": IntDistribution(1, 3),
         "retrieval.sequence.heads": CategoricalDistribution(_HEADS),
@@ -116,6 +118,7 @@ _NEEDS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "finetune.learning_rate": _LAYERS,
     "finetune.max_steps": {"finetune.trainable": _LAYERS["finetune.trainable"]},
     "finetune.augmentation.share": _LAYERS,
+    "retrieval.sequence.heads": {"retrieval.sequence.attending": bool},
     "lambdamart.truncation_level": {"lambdamart.objective": lambda objective: objective == "lambdarank"},
 }
 """Setting -> other settings, and with which values of them it changes anything."""

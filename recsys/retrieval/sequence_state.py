@@ -104,28 +104,28 @@ def _attention(parts: F32, ago: Ints, bias: F32, wanted: int) -> F32:
     heads, largest = len(bias), bias.shape[1] - 1
     width = size // heads
     scale = np.float32(1 / math.sqrt(width))
-    read = np.zeros((length - wanted, size), np.float32)
-    weights = np.empty(length, np.float32)
+    read = np.empty((length - wanted, size), np.float32)
     for head in range(heads):
-        first = head * width
+        query, key, value = [
+            np.ascontiguousarray(parts[:, k * size + head * width : k * size + (head + 1) * width]) for k in range(3)
+        ]
+        weights = np.dot(query[wanted:], key.T)
         for token in range(wanted, length):
-            query = parts[token, first : first + width]
+            own = weights[token - wanted]
             seen = length  # one moment has no order: of its tokens each sees all
             while seen > token + 1 and ago[seen - 1] < ago[token]:
                 seen -= 1
             most = np.float32(-np.inf)
             for other in range(seen):
-                key = parts[other, size + first : size + first + width]
-                gap = min(ago[other] - ago[token], largest)
-                weights[other] = (query * key).sum() * scale + bias[head, gap]
-                most = max(most, weights[other])
+                own[other] = own[other] * scale + bias[head, min(ago[other] - ago[token], largest)]
+                most = max(most, own[other])
             total = np.float32(0)
             for other in range(seen):
-                weights[other] = math.exp(weights[other] - most)
-                total += weights[other]
-            own = read[token - wanted, first : first + width]
-            for other in range(seen):
-                own += weights[other] / total * parts[other, 2 * size + first : 2 * size + first + width]
+                own[other] = math.exp(own[other] - most)
+                total += own[other]
+            for other in range(length):
+                own[other] = own[other] / total if other < seen else np.float32(0)
+        read[:, head * width : (head + 1) * width] = np.dot(weights, value)
     return read
 
 
