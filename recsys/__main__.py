@@ -27,6 +27,7 @@ from recsys.command_options import read_data as _read
 from recsys.command_options import settings_options as _settings_options
 from recsys.command_options import store as _store
 from recsys.events_command import events
+from recsys.signals import unwrapped_signals
 from recsys.threads import limit_threads, num_cpus
 from recsys.tune_command import tune
 
@@ -111,7 +112,8 @@ def train(
 
         settings = load_settings(file, assignments)
         check_writable(bundle)
-        summary = _train(data, bundle, settings, events, given_url(store), promote=not no_promote)
+        with unwrapped_signals():
+            summary = _train(data, bundle, settings, events, given_url(store), promote=not no_promote)
     except KeyboardInterrupt:
         after = current_version(bundle)
         click.echo(f"interrupted; {'nothing' if after == before else after} was promoted", err=True)
@@ -335,7 +337,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     from recsys.errors import ShelftalkError, StoreError
 
     try:
-        code = cli.main(arguments, prog_name="recsys", standalone_mode=False)
+        with unwrapped_signals():
+            code = cli.main(arguments, prog_name="recsys", standalone_mode=False)
     except StoreError as error:
         return _fail(str(error), EXIT_FAILED)
     except ShelftalkError as error:
@@ -343,14 +346,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
-    except SystemError as error:
-        ended = _signalled(error)
-        if ended is None:
-            raise
-        return ended
     except MemoryError:
         return _fail("out of memory", EXIT_FAILED)
     except OSError as error:
@@ -358,20 +356,6 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         return _fail(f"{error}; what was there before is untouched", EXIT_FAILED)
     return code if isinstance(code, int) else 0
-
-
-def _signalled(error: BaseException) -> int | None:
-    """The exit code of the signal that ended the command, where a call into compiled code has wrapped what the signal
-    raised amid it; None for any other error.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, SystemExit):
-            return EXIT_TERMINATED
-        if isinstance(cause, KeyboardInterrupt):
-            return EXIT_INTERRUPTED
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 def _fail(message: str, code: int) -> int:

@@ -27,6 +27,7 @@ from recsys.metrics import Floats
 from recsys.objective import Objective, validation_task
 from recsys.search_space import DataFacts, SearchSpace
 from recsys.settings import Settings
+from recsys.signals import unwrapped_signals
 from recsys.stages import digest, settings_read
 from recsys.tuning_result import Tuning, best_of, importances
 from recsys.tuning_study import (
@@ -152,7 +153,8 @@ class _Search:
         started = self._clock()
         state, mean = TrialState.FAIL, None
         try:
-            per_query = self._judged(trial, group)
+            with unwrapped_signals():
+                per_query = self._judged(trial, group)
             trial.set_user_attr(PER_QUERY, [round(value, 7) for value in per_query.tolist()])
             state, mean = TrialState.COMPLETE, float(per_query.mean())
         except optuna.TrialPruned:

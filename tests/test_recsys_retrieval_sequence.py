@@ -285,10 +285,10 @@ def test_too_little_to_learn_from(tiny_dataset: Dataset, rows: list[Any]) -> Non
 
 
 def woken(network: Network) -> Network:
-    """With weights where training begins from zero."""
+    """With random weights, also where training begins from zero or one."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name.endswith(("joined.weight", "filter.weight", "narrow.weight", "gap_bias")):
+            if name != "ids":
                 torch.nn.init.normal_(parameter)
     return network
 
@@ -306,21 +306,27 @@ def test_a_filter_by_hand() -> None:
     assert found[1, :2].tolist() == pytest.approx([2.0, 4.0 + 100.0 * 2.0]), "nothing happened one moment ago"
 
 
-@pytest.mark.parametrize("attends", [False, True], ids=["filters", "attends"])
-def test_numpy_answers_what_torch_does_of_long_histories(attends: bool) -> None:
-    """With weights of any size, more moments than the filter has, gaps between them and several items in some."""
+def test_compiled_loops_answer_what_torch_does_of_any_history() -> None:
+    """With weights of any size, a model that attends and one that does not, more moments than the filter has gaps, gaps
+    between them longer than attention tells apart, and several items in some.
+    """
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    settings = SequenceSettings(size=8, max_tokens=20, models=1, filter_gaps=4, dropout=0.0)
-    ids = rng.normal(size=(30, 8)).astype(np.float32)
-    network = woken(Network(ids, None, None, settings, rng, attends=attends)).eval()
-    arrays = [*_layers([network]), *_attention([network], settings)]
-    for moments in (np.arange(15), np.sort(rng.integers(0, 9, 15)), np.zeros(3, int), np.array([0, 2, 9, 9, 10])):
-        rows = rng.permutation(30)[: len(moments)]
+    settings = SequenceSettings(size=8, max_tokens=20, filter_gaps=4, dropout=0.0)
+    ids = rng.normal(size=(30, 16)).astype(np.float32)
+    networks = [
+        woken(Network(own, None, None, settings, rng, attends=attends)).eval()
+        for own, attends in zip(np.split(ids, 2, axis=1), (True, False), strict=True)
+    ]
+    arrays = [*_layers(networks), *_attention(networks, settings)]
+    for moments in ([0], range(15), np.sort(rng.integers(0, 9, 15)), [4, 4, 4], [0, 2, 9, 9, 10], [1, 2, 40, 41, 41]):
+        given = np.array(moments)
+        rows = rng.permutation(30)[: len(given)]
         with torch.no_grad():
-            states = network(network.vectors(torch.from_numpy(rows))[None], torch.from_numpy(moments)[None])[0]
-        wanted = states[torch.from_numpy(moments == moments[-1])].mean(0).numpy()
-        found = newest_states(ids[rows], moments[-1] - moments, *arrays)
+            tokens = [network.vectors(torch.from_numpy(rows))[None] for network in networks]
+            states = [n(own, torch.from_numpy(given)[None])[0] for n, own in zip(networks, tokens, strict=True)]
+        wanted = np.concatenate([state[torch.from_numpy(given == given[-1])].mean(0).numpy() for state in states])
+        found = newest_states(ids[rows], given[-1] - given, *arrays)
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
@@ -367,7 +373,8 @@ def test_gradients_are_the_same_by_any_run_of_two_threads() -> None:
             settings = SequenceSettings(size=8, layers=1, dropout=0.0)
             network = woken(Network(ids, None, None, settings, np.random.default_rng(0), attends=True))
             network(network.vectors(torch.arange(3200) % 60).view(64, 50, 8), moments).square().sum().backward()
-            found.append(network.blocks[0].attention.gap_bias.grad.numpy().copy())  # type: ignore[union-attr]
-    assert found[0].any()
-    for other in found[1:]:
-        np.testing.assert_array_equal(found[0], other)
+            found.append({name: parameter.grad.numpy().copy() for name, parameter in network.named_parameters()})
+    for name, first in found[0].items():
+        assert first.any() or name.endswith("norm.bias"), name
+        for other in found[1:]:
+            np.testing.assert_array_equal(first, other[name], err_msg=name)

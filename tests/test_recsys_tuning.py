@@ -217,14 +217,18 @@ class TestResume:
         assert facts(found) == facts(search(tiny_dataset, 14))
         assert len(search(tiny_dataset, 10, study_file=study).trials) == 14, "it has enough: nothing is done"
 
+    @pytest.mark.parametrize("amid_compiled_code", [False, True])
     def test_ctrl_c_loses_the_running_trial_alone(
         self,
         tiny_dataset: Dataset,
         handmade: type[HandmadeObjective],
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
+        amid_compiled_code: bool,
     ) -> None:
         def stop(_settings: Settings, number: int) -> None:
+            if number == 5 and amid_compiled_code:
+                raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
             if number == 5:
                 raise KeyboardInterrupt
 

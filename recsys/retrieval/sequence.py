@@ -1,7 +1,8 @@
-"""What comes next, by a small text-aware transformer over the newest items (SASRec, Kang and McAuley 2018).
+"""What comes next, by small text-aware models over the newest items: filters of the history, of which one also attends
+to it (SASRec, Kang and McAuley 2018; BSARec, Shin et al. 2024).
 
-It is trained in torch (`sequence_training`) and answers without it (`sequence_state`): one history takes two tenths of
-a millisecond, and is computed alone, so that its list depends on no other.
+They are trained in torch (`sequence_training`) and answer without it (`sequence_state`): a history of 20 items takes
+two tenths of a millisecond, and is computed alone, so that its list depends on no other.
 """
 
 from __future__ import annotations

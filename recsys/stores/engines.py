@@ -82,7 +82,7 @@ def _sqlite_engines(url: URL, settings: StoreSettings) -> Engines:
     """
     writer = create_engine(
         url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=settings.write_timeout,
-        connect_args={"timeout": _LOOK_SECONDS, "check_same_thread": False},
+        connect_args={"timeout": settings.write_timeout, "check_same_thread": False},
     )  # fmt: skip
     reader = create_engine(
         url, poolclass=QueuePool, pool_size=_READERS, max_overflow=0, pool_timeout=settings.read_timeout,
@@ -106,23 +106,37 @@ def _sqlite_connected(connection: Any, _record: Any) -> None:
 class _Turns:
     """How the processes that write one file take turns. SQLite has no queue: it soon tries a locked file every 100 ms
     only, and where a commit takes long, whoever has just written would be first again and again, until the others'
-    time is over. So a locked file is tried often, and whoever has held it leaves it alone for a moment.
+    time is over. So a locked file is tried often, and whoever has held it leaves it alone for a moment. A process that
+    writes alone pays for that, too: it can't know that nobody waits.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._taken = self._again = -math.inf
+        self._taken: float | None = None
+        self._again = -math.inf
 
     def begin(self, connection: Connection) -> None:
         """Take the write lock first: one that is taken after reading fails at once where another has it."""
+        self._taken = None
         time.sleep(max(0.0, self._again - time.monotonic()))
-        _until(self._seconds, lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        _set_patience(connection, _LOOK_SECONDS)
+        try:
+            _until(self._seconds, lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        finally:
+            _set_patience(connection, self._seconds)
         self._taken = time.monotonic()
 
     def end(self, *_: object) -> None:
-        """The lock was given back: for a share of the time it was held, others are first."""
-        ended = time.monotonic()
-        self._again = ended + min(_OTHERS_SECONDS, _OTHERS_SHARE * (ended - self._taken))
+        """The lock, if it was had, was given back: for a share of the time it was held, others are first."""
+        if self._taken is not None:
+            ended = time.monotonic()
+            self._again = ended + min(_OTHERS_SECONDS, _OTHERS_SHARE * (ended - self._taken))
+            self._taken = None
+
+
+def _set_patience(connection: Connection, seconds: float) -> None:
+    """How long SQLite itself waits for a lock."""
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={max(1, round(seconds * 1000))}")
 
 
 def enable_wal(engines: Engines, seconds: float) -> None:

@@ -163,9 +163,9 @@ class TestChanges:
 
     def test_every_writer_has_its_turn_where_commits_take_long(self, opened: Open) -> None:
         """A writer that never rests, on a slow disk, leaves others room within their time."""
-        busy, other = opened(), opened(write_timeout=1.0)
+        busy, other = opened(), opened(write_timeout=0.6)
         for store in (busy, other):
-            event.listen(store._engines.writer, "commit", lambda _: time.sleep(0.02))
+            event.listen(store._engines.writer, "commit", lambda _: time.sleep(0.06))
         done = threading.Event()
 
         def write_on() -> int:
@@ -178,11 +178,11 @@ class TestChanges:
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(write_on)
             try:
-                for k in range(30):
+                for k in range(15):
                     assert other.append(events(1, user="other", start=k)) == ["accepted"]
             finally:
                 done.set()
-        assert other.head() == 30 + job.result()
+        assert other.head() == 15 + job.result()
 
     def test_live_counters_start_at_the_newest_events(self, store: SqlEventStore) -> None:
         store.append(events(10))
