@@ -30,14 +30,15 @@ class LastTouches:
     """One row per (history, distinct item): flat arrays, grouped by history, oldest last touch first.
 
     `moments_ago` counts the user's moments with a liked event after the item's last touch (0 = the newest such moment);
-    items of one basket share it, because a basket has no order. `counts` is how often the item was touched, `weights`
-    the largest weight of these touches and `last_weights` that of the last moment in which they weighed anything (0:
-    there is none).
+    items of one basket share it, because a basket has no order. `first_ago` counts them after its first liked touch
+    (its last, where none is liked). `counts` is how often the item was touched, `weights` the largest weight of these
+    touches and `last_weights` that of the last moment in which they weighed anything (0: there is none).
     """
 
     indptr: npt.NDArray[np.int64]
     item_rows: npt.NDArray[np.int64]
     moments_ago: npt.NDArray[np.int64]
+    first_ago: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
     last_weights: npt.NDArray[np.float32]
@@ -129,10 +130,10 @@ class Histories:
     @cached_property
     def last_touches(self) -> LastTouches:
         """The distinct items of each history with their last touch."""
-        indptr, places, ago, counts, strongest, newest = _last_touches(
+        indptr, places, ago, first, counts, strongest, newest = _last_touches(
             fixed(self.indptr), fixed(self.item_rows), fixed(self.moments), fixed(self.weights)
         )
-        return LastTouches(indptr, self.item_rows[places], ago, counts, strongest, newest, self.times[places])
+        return LastTouches(indptr, self.item_rows[places], ago, first, counts, strongest, newest, self.times[places])
 
     @cached_property
     def seen(self) -> ItemSets:
@@ -248,13 +249,15 @@ def _sums(
 @compiled
 def _last_touches(
     indptr: Ints, item_rows: Ints, moments: Ints, weights: Weights
-) -> tuple[Ints, Ints, Ints, Ints, Weights, Weights]:
+) -> tuple[Ints, Ints, Ints, Ints, Ints, Weights, Weights]:
     """Of each history's distinct items in the order of their last touches: where each history's begin, the places of
-    the touches among all events, the liked moments since, how often and with what weight at most each was touched, and
-    with what weight at most in the last moment that says anything; a moment's events have no order.
+    the touches among all events, the liked moments since, and since the first that was liked, how often and with what
+    weight at most each was touched, and with what weight at most in the last moment that says anything; a moment's
+    events have no order.
     """
     found, size = np.zeros(len(indptr), np.int64), len(item_rows)
-    places, ago, counts = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
+    places, ago, first_ago = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
+    counts = np.empty(size, np.int64)
     strongest, newest = np.empty(size, np.float32), np.empty(size, np.float32)
     at_place = np.empty(size, np.int64)  # of an item's last touch: its first among the events sorted by item
     n = 0
@@ -270,18 +273,21 @@ def _last_touches(
         for event in range(start, stop):
             if at_place[event] >= 0:
                 k, most, last, times = at_place[event], np.float32(-np.inf), np.float32(0), 0
-                told = np.int64(-1)
+                told, begun = np.int64(-1), liked[event - start]
                 while k < stop - start and item_rows[order[k]] == item_rows[event]:
                     weight, moment = weights[order[k]], moments[order[k]]
                     if weight != 0:
                         last = max(last, weight) if moment == told else weight
                         told = moment
+                    if weight > 0 >= most:
+                        begun = liked[order[k] - start]
                     most, times, k = max(most, weight), times + 1, k + 1
                 places[n], ago[n], counts[n] = event, liked[-1] - liked[event - start], times
+                first_ago[n] = liked[-1] - begun
                 strongest[n], newest[n] = most, last
                 n += 1
         found[row + 1] = n
-    return found, places[:n], ago[:n], counts[:n], strongest[:n], newest[:n]
+    return found, places[:n], ago[:n], first_ago[:n], counts[:n], strongest[:n], newest[:n]
 
 
 @compiled

@@ -25,8 +25,11 @@ def test_last_touches(histories: list[list[tuple[int, int, float]]]) -> None:
         for item in {item for item, _, _ in own}:
             last = max(time for one, time, _ in own if one == item)
             later = {time for _, time, weight in own if weight > 0 and time > last}
+            liked = [time for one, time, weight in own if one == item and weight > 0]
+            since = {time for _, time, weight in own if weight > 0 and time > min(liked, default=last)}
             of_item = [weight for one, _, weight in own if one == item]
-            expected.append((last, item, len(later), len(of_item), max(of_item)))
+            expected.append((last, item, len(later), len(since), len(of_item), max(of_item)))
         span = slice(touches.indptr[q], touches.indptr[q + 1])
-        fields = (touches.times, touches.item_rows, touches.moments_ago, touches.counts, touches.weights)
+        ago = touches.moments_ago, touches.first_ago
+        fields = (touches.times, touches.item_rows, *ago, touches.counts, touches.weights)
         assert list(zip(*(field[span].tolist() for field in fields), strict=True)) == sorted(expected)

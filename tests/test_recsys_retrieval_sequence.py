@@ -269,6 +269,15 @@ def test_an_item_without_events_and_text_is_not_offered(tiny_data: FitData, tiny
     assert new[0] not in top.item_rows
 
 
+def test_an_item_stands_where_it_was_taken_first(tiny_data: FitData) -> None:
+    """As in training: what is taken again is no news."""
+    source = SequenceSource.fit(tiny_data, SETTINGS)
+    given = ([1, 5, 3], [1.0, 2.0, 3.0]), ([1, 5, 3, 1], [1.0, 2.0, 3.0, 3.0]), ([5, 3, 1], [2.0, 3.0, 3.0])
+    first, again, moved = (source.scores(history(*each, tiny_data.num_items))[""].queries for each in given)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(first, again)
+    assert (first != moved).any()
+
+
 def test_the_order_within_a_basket_does_not_matter(tiny_data: FitData) -> None:
     source = SequenceSource.fit(tiny_data, SETTINGS)
     one, other = (history(rows, [1.0, 2.0, 2.0, 2.0], tiny_data.num_items) for rows in ([1, 5, 3, 8], [1, 8, 5, 3]))

@@ -137,13 +137,16 @@ class SequenceSource:
         return self.vectors[self._known]
 
     def _tokens(self, histories: Histories, row: int) -> tuple[F32, npt.NDArray[np.int64]]:
-        """The vectors of the newest liked items that have one, oldest first, and how many moments ago each was."""
+        """The vectors of the newest liked items that have one, oldest first, and how many moments ago each was. An item
+        stands where it was first liked, as in training (`Sequences`).
+        """
         touches = histories.last_touches
         span = slice(touches.indptr[row], touches.indptr[row + 1])
-        vectors = self.vectors[touches.item_rows[span]]
-        kept = (touches.weights[span] > 0) & vectors.any(axis=1)
-        limit = self.gap_bias.shape[-1] - 1
-        return vectors[kept][-limit:], touches.moments_ago[span][kept][-limit:]
+        vectors, ago = self.vectors[touches.item_rows[span]], touches.first_ago[span]
+        kept = np.flatnonzero((touches.weights[span] > 0) & vectors.any(axis=1))
+        kept = kept[np.lexsort((touches.item_rows[span][kept], -ago[kept]))]
+        newest = kept[max(0, len(kept) - self.gap_bias.shape[-1] + 1) :]
+        return vectors[newest], ago[newest]
 
     @cached_property
     def _fixed(self) -> tuple[F32, ...]:
