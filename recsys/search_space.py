@@ -1,8 +1,9 @@
 """What `recsys tune` varies, and between which bounds: setting -> distribution, in groups by what a change costs.
 
 A new setting is one line here, and one in `_NEEDS` where another one may switch it off. Settings that hold several
-values to choose from (half-lives, `linear.regularization`, `als.alpha`) are not in the table: `recsys train` chooses
-among them by itself, every time. Whatever a search begins with, all values that it may draw go together.
+values to choose from (half-lives, `linear.regularization`, `als.alpha`, `sequence.attending`) are not in the table:
+`recsys train` chooses among them by itself, every time. Whatever a search begins with, all values that it may draw go
+together.
 """
 
 from __future__ import annotations
@@ -65,7 +66,6 @@ GROUPS: Mapping[str, Dimensions] = {
         "retrieval.als.regularization": FloatDistribution(0.01, 30.0, log=True),
         "retrieval.als.iterations": IntDistribution(5, 30),
         "retrieval.sequence.models": IntDistribution(1, 4),
-        "retrieval.sequence.attending": IntDistribution(0, 4),
         "retrieval.sequence.filter_gaps": IntDistribution(4, 30, log=True),
         "retrieval.sequence.size": CategoricalDistribution(_SIZES),
         "retrieval.sequence.layers": IntDistribution(1, 3),
@@ -118,7 +118,6 @@ _NEEDS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "finetune.learning_rate": _LAYERS,
     "finetune.max_steps": {"finetune.trainable": _LAYERS["finetune.trainable"]},
     "finetune.augmentation.share": _LAYERS,
-    "retrieval.sequence.heads": {"retrieval.sequence.attending": bool},
     "lambdamart.truncation_level": {"lambdamart.objective": lambda objective: objective == "lambdarank"},
 }
 """Setting -> other settings, and with which values of them it changes anything."""

@@ -138,7 +138,7 @@ def test_the_models_scores_are_added_up(tiny_data: FitData) -> None:
         for n in (2, 1)
     )
     another = dataclasses.replace(tiny_data, seed=member_seed(tiny_data.seed, 1))
-    alone = SETTINGS.model_copy(update={"models": 1, "attending": 0})  # as the second of two is
+    alone = SETTINGS.model_copy(update={"models": 1, "attending": (0,)})  # as the second of two is
     second = SequenceSource.fit(another, alone).scores(asked)[""].at(pairs)
     assert np.abs(first - second).max() > 0.1
     np.testing.assert_allclose(together, first + second, atol=0.02)
@@ -341,7 +341,7 @@ def test_compiled_loops_answer_what_torch_does_of_any_history() -> None:
 
 @pytest.mark.parametrize(("attending", "found"), [(0, 0), (1, 1), (2, 2), (5, 2)])
 def test_so_many_models_attend(tiny_data: FitData, attending: int, found: int) -> None:
-    settings = SETTINGS.model_copy(update={"attending": attending, "epochs": 1})
+    settings = SETTINGS.model_copy(update={"attending": (attending,), "epochs": 1})
     source = SequenceSource.fit(tiny_data, settings)
     assert [len(each) for each in (source.attend, source.joined, source.gap_bias)] == [found] * 3
     assert len(source.filters) == len(source.wide) == 2

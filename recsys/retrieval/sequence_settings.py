@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -16,9 +16,9 @@ class SequenceSettings(Settings):
     """Models of different seeds whose scores are added up. An answer takes the time of all; training trains as many at
     a time as there are `threads`.
     """
-    attending: int = Field(default=1, ge=0)
+    attending: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 2), min_length=1)
     """So many of them attend to the history beside filtering it; the others filter alone, which is better where people
-    act by habit, and takes half of the time.
+    act by habit, and takes half of the time. `recsys train` takes the best.
     """
     filter_gaps: int = Field(default=12, ge=2)
     """Weights of the filter: one for each number of moments ago, the last for all that is longer ago."""

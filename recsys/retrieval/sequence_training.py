@@ -72,7 +72,7 @@ def fit_networks(data: FitData, settings: SequenceSettings) -> list[Network]:
     with limit_threads(1), ThreadPoolExecutor(data.num_threads) as pool:
         # Not side by side: torch's own generator, which draws the first weights, is one for all threads.
         begun = [
-            _begun(sequences, data, settings, seed, stop, attends=number < settings.attending)
+            _begun(sequences, data, settings, seed, stop, attends=number < settings.attending[0])
             for number, seed in enumerate(seeds)
         ]
         try:
