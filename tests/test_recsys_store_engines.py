@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -56,42 +55,45 @@ def begin(turns: _Turns, lock: Any) -> None:
     turns.begin(lock)
 
 
-@pytest.mark.parametrize(("held", "pause"), [(0.0, 0.0), (0.001, 0.0001), (0.03, 0.003), (1.0, 0.004)])
-def test_whoever_has_written_leaves_the_file_to_others_for_a_moment(clock: Clock, held: float, pause: float) -> None:
-    turns, lock = _Turns(5.0), FileLock(clock)
+def written(clock: Clock, lock: FileLock, held: float) -> _Turns:
+    """After a transaction of so many seconds."""
+    turns = _Turns(5.0)
     begin(turns, lock)
     clock.now += held
     turns.end()
+    return turns
+
+
+def stood_back(clock: Clock, turns: _Turns, lock: FileLock) -> list[float]:
+    """How long the next transaction waited before it tried."""
     clock.slept.clear()
     begin(turns, lock)
-    assert clock.slept == pytest.approx([pause])
+    return clock.slept
+
+
+@pytest.mark.parametrize(("held", "pause"), [(0.0, 0.0), (0.001, 0.0001), (0.03, 0.003), (1.0, 0.004)])
+def test_whoever_has_written_leaves_the_file_to_others_for_a_moment(clock: Clock, held: float, pause: float) -> None:
+    lock = FileLock(clock)
+    assert stood_back(clock, written(clock, lock, held), lock) == pytest.approx([pause])
 
 
 def test_whoever_comes_later_does_not_wait(clock: Clock) -> None:
-    turns, lock = _Turns(5.0), FileLock(clock)
-    begin(turns, lock)
-    clock.now += 1.0
-    turns.end()
+    lock = FileLock(clock)
+    turns = written(clock, lock, 1.0)
     clock.now += 0.01
-    clock.slept.clear()
-    begin(turns, lock)
-    assert clock.slept == [0.0]
+    assert stood_back(clock, turns, lock) == [0.0]
 
 
 def test_whoever_was_refused_does_not_stand_back(clock: Clock) -> None:
-    turns, lock = _Turns(5.0), FileLock(clock)
-    begin(turns, lock)
-    clock.now += 1.0
-    turns.end()
+    lock = FileLock(clock)
+    turns = written(clock, lock, 1.0)
     clock.now += 1.0
     lock.until = clock.now + 60
     with pytest.raises(OperationalError):
         begin(turns, lock)
     turns.end()
     lock.until = 0.0
-    clock.slept.clear()
-    begin(turns, lock)
-    assert clock.slept == [0.0]
+    assert stood_back(clock, turns, lock) == [0.0]
 
 
 def test_a_locked_file_is_tried_every_few_milliseconds(clock: Clock) -> None:
@@ -108,13 +110,18 @@ def test_all_other_statements_wait_as_long_as_they_may(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("CREATE TABLE t (x)")
         other.execute("BEGIN EXCLUSIVE")
-        release = threading.Timer(0.3, lambda: other.execute("COMMIT"))
-        release.start()
-        started = time.monotonic()
+        released = threading.Event()
+
+        def release() -> None:
+            released.set()
+            other.execute("COMMIT")
+
+        timer = threading.Timer(0.3, release)
+        timer.start()
         with made.writer.begin() as connection:
-            assert time.monotonic() - started > 0.2
+            assert released.is_set()
             assert patience(connection) == 5000
-        release.join()
+        timer.join()
         made.dispose(close=True)
 
 

@@ -1,5 +1,5 @@
-"""What comes next, by small text-aware models over the newest items: filters of the history, of which one also attends
-to it (SASRec, Kang and McAuley 2018; BSARec, Shin et al. 2024).
+"""What comes next, by small text-aware models over the newest items: filters of the history, some of which also
+attend to it (SASRec, Kang and McAuley 2018; BSARec, Shin et al. 2024).
 
 They are trained in torch (`sequence_training`) and answer without it (`sequence_state`): a history of 20 items takes
 two tenths of a millisecond, and is computed alone, so that its list depends on no other.

@@ -103,11 +103,13 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
         _begin_as_zero(self.narrow)
 
-    def forward(self, x: torch.Tensor, moments: torch.Tensor, gaps: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """See `Filter` and `Attention`."""
+    def forward(
+        self, x: torch.Tensor, moments: torch.Tensor, between: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """See `Filter` and `Attention`, which is asked about what is `between` the tokens."""
         read = self._dropped(self.filter(functional.layer_norm(x, x.shape[-1:]), moments))
-        if self.attention is not None:
-            read = read + self._dropped(self.attention(x, gaps, hidden))
+        if self.attention is not None and between is not None:
+            read = read + self._dropped(self.attention(x, *between))
         x = x + read
         inner = self._dropped(functional.gelu(self.wide(self.norm_wide(x)), approximate="tanh"))
         return x + self._dropped(self.narrow(inner))
@@ -142,7 +144,7 @@ class Network(nn.Module):
         self.text = None if text is None else torch.from_numpy(text)
         self.project = None if project is None else nn.Parameter(torch.from_numpy(project.copy()))
         self.dropout, self.rng = Dropout(settings.dropout, rng), rng
-        size, self.max_gap = ids.shape[1], settings.max_tokens
+        self.attends, self.max_gap, size = attends, settings.max_tokens, ids.shape[1]
         self.blocks = nn.ModuleList(
             Block(
                 size,
@@ -180,15 +182,21 @@ class Network(nn.Module):
         """States (n, length, size) after each token; `x` the tokens' vectors, `moments` (n, length), -1 where
         padded.
         """
+        between = self._between(moments) if self.attends else None
+        x = self.dropout(x, training=self.training)
+        for block in self.blocks:
+            x = block(x, moments, between)
+        return torch.as_tensor(self.norm(x))
+
+    def _between(self, moments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The moments between all pairs of tokens, (n, length, length), and true where the first must not look at the
+        second.
+        """
         moments = moments.int()  # half the memory to move
         gaps = moments[:, :, None] - moments[:, None, :]
         hidden = (gaps < 0) | (moments[:, None, :] < 0)
-        hidden &= ~torch.eye(x.shape[1], dtype=torch.bool)
-        gaps = gaps.clamp(0, self.max_gap).long()
-        x = self.dropout(x, training=self.training)
-        for block in self.blocks:
-            x = block(x, moments, gaps, hidden)
-        return torch.as_tensor(self.norm(x))
+        hidden &= ~torch.eye(moments.shape[1], dtype=torch.bool)
+        return gaps.clamp(0, self.max_gap).long(), hidden
 
 
 def sampled_loss(

@@ -17,8 +17,8 @@ class SequenceSettings(Settings):
     a time as there are `threads`.
     """
     attending: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 2), min_length=1)
-    """So many of them attend to the history beside filtering it; the others filter alone, which is better where people
-    act by habit, and takes half of the time. `recsys train` takes the best.
+    """So many of them attend to the history beside filtering it; the others filter alone, which is faster and on some
+    data better. `recsys train` takes the best.
     """
     filter_gaps: int = Field(default=12, ge=2)
     """Weights of the filter: one for each number of moments ago, the last for all that is longer ago."""

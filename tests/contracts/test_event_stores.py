@@ -162,10 +162,12 @@ class TestChanges:
         assert seen == list(range(1, 241))
 
     def test_every_writer_has_its_turn_where_commits_take_long(self, opened: Open) -> None:
-        """A writer that never rests, on a slow disk, leaves others room within their time."""
-        busy, other = opened(), opened(write_timeout=0.6)
+        """A writer that never rests, on a slow disk, leaves others room within their time. The commits' length is out
+        of step with the 100 ms of SQLite's own waiting, which would hide that it starves.
+        """
+        busy, other = opened(), opened(write_timeout=1.5)
         for store in (busy, other):
-            event.listen(store._engines.writer, "commit", lambda _: time.sleep(0.06))
+            event.listen(store._engines.writer, "commit", lambda _: time.sleep(0.07))
         done = threading.Event()
 
         def write_on() -> int:
@@ -178,11 +180,11 @@ class TestChanges:
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(write_on)
             try:
-                for k in range(15):
+                for k in range(10):
                     assert other.append(events(1, user="other", start=k)) == ["accepted"]
             finally:
                 done.set()
-        assert other.head() == 15 + job.result()
+        assert other.head() == 10 + job.result()
 
     def test_live_counters_start_at_the_newest_events(self, store: SqlEventStore) -> None:
         store.append(events(10))
