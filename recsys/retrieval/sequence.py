@@ -137,16 +137,17 @@ class SequenceSource:
         return self.vectors[self._known]
 
     def _tokens(self, histories: Histories, row: int) -> tuple[F32, npt.NDArray[np.int64]]:
-        """The vectors of the newest liked items that have one, oldest first, and how many moments ago each was. An item
-        stands where it was first liked, as in training (`Sequences`).
+        """The vectors of the newest liked items that have one, oldest first, and how many moments ago each was. As in
+        training (`Sequences`), an item stands where it was first liked, and a moment that holds no such item is none.
         """
         touches = histories.last_touches
         span = slice(touches.indptr[row], touches.indptr[row + 1])
-        vectors, ago = self.vectors[touches.item_rows[span]], touches.first_ago[span]
+        vectors, first_ago = self.vectors[touches.item_rows[span]], touches.first_ago[span]
         kept = np.flatnonzero((touches.weights[span] > 0) & vectors.any(axis=1))
-        kept = kept[np.lexsort((touches.item_rows[span][kept], -ago[kept]))]
-        newest = kept[max(0, len(kept) - self.gap_bias.shape[-1] + 1) :]
-        return vectors[newest], ago[newest]
+        kept = kept[np.lexsort((touches.item_rows[span][kept], -first_ago[kept]))]
+        ago = np.unique(first_ago[kept], return_inverse=True)[1].astype(np.int64)
+        newest = max(0, len(kept) - self.gap_bias.shape[-1] + 1)
+        return vectors[kept[newest:]], ago[newest:]
 
     @cached_property
     def _fixed(self) -> tuple[F32, ...]:
