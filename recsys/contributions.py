@@ -53,8 +53,8 @@ def group_of(feature: str) -> str:
 
 
 def _shown(recommender: Recommender, requests: Sequence[Request], item_rows: npt.NDArray[np.int32]) -> FeatureMatrix:
-    """Features of the shown items, as they were when the lists were made; fillers behind the last candidate have
-    none.
+    """Features of the shown items, as they were when the lists were made (of a stream: without what it had told);
+    fillers behind the last candidate have none.
     """
     asked = recommender.candidates(requests)
     pairs = asked.found.pairs

@@ -105,6 +105,10 @@ def _check_experiments(experiments: Collection[Experiment], model: FittedModel |
         raise SettingsError(f"unknown experiment {unknown[0]!r}; allowed are {', '.join(EXPERIMENTS)}")
     if task == "repeat" and "ablations" in experiments:
         raise SettingsError("ablations are of the ranker that leaves out the history; ask for them with another task")
+    if task == "stream" and experiments:
+        raise SettingsError(
+            f"{min(experiments)} asks without the events that a stream tells of; ask for it with task live"
+        )
     if model and "ablations" in experiments:
         raise SettingsError("ablations refit the ranker on its examples, which a given model has not kept; give none")
 

@@ -72,9 +72,13 @@ def test_runs_once_and_writes_its_tables(place: Path, monkeypatch: pytest.Monkey
     assert again.exit_code == 0, again.output
     assert again.output.count(", kept") == 2
     assert (place / "quality.md").read_text() == text
-    kept = call(place, "--tables", "--set", "seed=5")
+    for asked in (["--tables", "--set", "threads=2"], ["--only", "books", "--seed", "1"], ["--tables", "--seed", "1"]):
+        kept = call(place, *asked)
+        assert kept.exit_code == 0, kept.output
+        assert (place / "quality.md").read_text() == text, "what was not asked for stays"
     assert "Books, static: not asked for, 2 of 2 seeds kept" in kept.output
-    assert (place / "quality.md").read_text() == text
+    other = call(place, "--tables", "--set", "retrieval.per_source=50")
+    assert "Books, static: not asked for, 0 of 2 seeds kept" in other.output, "figures of other settings are others"
 
 
 def test_a_data_set_that_is_not_here_cannot_be_asked_for(place: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -25,9 +25,13 @@ _file = click.Path(dir_okay=False, path_type=Path)
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--data", "roots", type=_folder, multiple=True, help="Further folders of data sets; also QUALITY_DATA.")
 @click.option("--only", multiple=True, metavar="FOLDER", help="Run these data sets alone; the tables hold all.")
-@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Instead of the plan's; repeatable.")
+@click.option(
+    "--seed", "seeds", type=click.IntRange(0), multiple=True, help="Run these seeds alone; the tables hold all."
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting for every run; repeatable.")
-@click.option("--tables", "only_tables", is_flag=True, help="Run nothing: write the newest figures, of any version.")
+@click.option(
+    "--tables", "only_tables", is_flag=True, help="Run nothing: write the newest figures, of any version and `threads`."
+)
 @click.option("--plan", "plan_file", type=_file, default=Path(__file__).with_name("sets.toml"), show_default=True)
 @click.option("--runs", type=_folder, default=KEPT_RUNS, help="Where figures are kept. [benchmarks/quality/runs]")
 @click.option("--logs", type=_folder, default=ROOT / "var" / "quality", help="Logs, whole evaluations. [var/quality]")
@@ -51,8 +55,12 @@ def main(
             raise ValueError(  # noqa: TRY301  (the one way out of bad usage)
                 f"--only {unknown[0]}: no such data set; here are {', '.join(sorted(data))}"
             )
-        plan = Plan(with_found(plan.tasks, data), seeds or plan.seeds, plan.experiments)
-        lines = [_line(task, plan, data, only, settings, (runs, logs), only_tables=only_tables) for task in plan.tasks]
+        plan = Plan(with_found(plan.tasks, data), plan.seeds, plan.experiments)
+        asked = () if only_tables else seeds or plan.seeds
+        lines = [
+            _line(task, plan, data, settings, (runs, logs), asked if not only or task.folder in only else ())
+            for task in plan.tasks
+        ]
         replace_text(document, with_regions(document.read_text(encoding="utf-8"), regions(lines)))
     except (ShelftalkError, ValueError, OSError) as error:
         click.echo(f"quality: error: {error}", err=True)
@@ -64,22 +72,27 @@ def main(
 def _line(
     task: QualityTask,
     plan: Plan,
-    data: dict[str, Path],
-    only: Sequence[str],
+    data: Mapping[str, Path],
     settings: Sequence[str],
     folders: tuple[Path, Path],
-    *,
-    only_tables: bool,
+    asked: Collection[int],
 ) -> Line:
-    """A task's figures: run now, kept from before, or the reason why there are none. `folders`: of figures, of logs."""
-    if only_tables or task.folder not in data or (only and task.folder not in only):
-        kept = {seed: result for seed in plan.seeds if (result := newest(task, seed, folders[0])) is not None}
-        absent = "" if task.folder in data else f"absent: no folder {task.folder} here"
-        click.echo(f"{_name(task)}: {absent or 'not asked for'}, {len(kept)} of {len(plan.seeds)} seeds kept")
-        return Line(task, kept, absent)
-    results: dict[int, Result] = {}
+    """A task's figures, or the reason why there are none: run now where the seed is `asked` for, else kept from
+    before. `folders`: of figures, of logs.
+    """
+    here = task.folder in data
+    asked = asked if here else ()
+    seeds = sorted({*plan.seeds, *asked})
+    results = {
+        seed: result for seed in seeds
+        if seed not in asked and (result := newest(task, seed, settings, folders[0])) is not None
+    }  # fmt: skip
+    if not asked:
+        absent = "" if here else f"absent: no folder {task.folder} here"
+        click.echo(f"{_name(task)}: {absent or 'not asked for'}, {len(results)} of {len(seeds)} seeds kept")
+        return Line(task, results, absent)
     problems = []
-    for seed in plan.seeds:
+    for seed in sorted(asked):
         experiments = plan.experiments if seed == plan.seeds[0] else ()
         source = data[task.folder]
         run = Run(task, source, seed, tuple(settings), experiments, data_digest(source), code_digest(ROOT))

@@ -88,12 +88,19 @@ def finished(run: Run, folder: Path) -> Result | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def newest(task: QualityTask, seed: int, folder: Path) -> Result | None:
-    """The newest figures of a task and seed, whatever the settings and the product were."""
+def newest(task: QualityTask, seed: int, settings: Sequence[str], folder: Path) -> Result | None:
+    """The newest figures of a task and seed with these changed settings, whatever `threads` and the product were."""
     wanted = {"folder": task.folder, "task": task.task, "events": task.events, "seed": seed}
     kept = (json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"{task.folder}-*.json"))
-    same = [result for result in kept if wanted.items() <= result["run"].items()]
+    same = [
+        result for result in kept
+        if wanted.items() <= result["run"].items() and _choices(result["run"]["changed_settings"]) == _choices(settings)
+    ]  # fmt: skip
     return max(same, key=lambda result: str(result["finished_at"]), default=None)
+
+
+def _choices(settings: Iterable[str]) -> list[str]:
+    return sorted(setting for setting in settings if not setting.startswith("threads="))
 
 
 def execute(run: Run, folder: Path, logs: Path) -> Result:
