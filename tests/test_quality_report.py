@@ -43,7 +43,13 @@ def test_the_result_line_has_seeds_mean_spread_goal_and_the_widest_interval() ->
         "Books (`--events purchase`)", "live", ".0500", ".1000", ".2000", ".1200, .1600", ".1400 ± .0283", "must",
         "+0.0700 (+0.0300 to +0.1600) over als, linear", ".0300", "1.5 min", "2.0 GB",
     ]  # fmt: skip
-    assert "shelftalk 0.1-abc; settings: threads=1" in found
+    assert "shelftalk 0.1-abc; settings: threads=1." in found
+
+
+def test_runs_of_other_settings_are_said() -> None:
+    plain = result(0.1)
+    plain["run"]["changed_settings"] = []
+    assert "settings: the defaults or threads=1." in regions([Line(TASK, {0: result(0.2), 1: plain})])["results"]
 
 
 def test_one_seed_has_no_spread_and_no_goal_needs_none() -> None:

@@ -26,7 +26,7 @@ _file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--data", "roots", type=_folder, multiple=True, help="Further folders of data sets; also QUALITY_DATA.")
 @click.option("--only", multiple=True, metavar="FOLDER", help="Run these data sets alone; the tables hold all.")
 @click.option(
-    "--seed", "seeds", type=click.IntRange(0), multiple=True, help="Run these seeds alone; the tables hold all."
+    "--seed", "seeds", type=click.IntRange(0), multiple=True, help="Run these alone; the plan's stay in the tables."
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One setting for every run; repeatable.")
 @click.option(

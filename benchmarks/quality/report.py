@@ -106,8 +106,8 @@ def made_by(lines: Sequence[Line]) -> str:
     if not runs:
         return "No run has finished yet."
     products = ", ".join(sorted({run["product"] for run in runs}))
-    changed = sorted({setting for run in runs for setting in run["changed_settings"]})
-    return f"Made by `make quality` with shelftalk {products}; settings: {', '.join(changed) or 'the defaults'}."
+    settings = sorted({", ".join(sorted(run["changed_settings"])) or "the defaults" for run in runs})
+    return f"Made by `make quality` with shelftalk {products}; settings: {' or '.join(settings)}."
 
 
 def encoder_table(lines: Sequence[Line]) -> str:
