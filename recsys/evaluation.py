@@ -35,7 +35,7 @@ from recsys.retrieval.popularity import PopularitySource
 from recsys.robustness import robustness_rows
 from recsys.scoring import CHUNK
 from recsys.settings import Settings
-from recsys.splits import LIST_LENGTH, EvaluationTask, split
+from recsys.splits import LIST_LENGTH, NOT_STUDIED, EvaluationTask, split
 from recsys.streaming import streamed
 from recsys.threads import limit_threads
 from recsys.training import TrainingArtifacts, train, train_with_examples
@@ -103,11 +103,10 @@ def _check_experiments(experiments: Collection[Experiment], model: FittedModel |
     unknown = sorted(set(experiments) - set(EXPERIMENTS))
     if unknown:
         raise SettingsError(f"unknown experiment {unknown[0]!r}; allowed are {', '.join(EXPERIMENTS)}")
-    if task == "repeat" and "ablations" in experiments:
-        raise SettingsError("ablations are of the ranker that leaves out the history; ask for them with another task")
-    if task == "stream" and experiments:
+    lacking, reason = NOT_STUDIED.get(task or "", ((), ""))
+    if refused := sorted(set(experiments).intersection(lacking)):
         raise SettingsError(
-            f"{min(experiments)} asks without the events that a stream tells of; ask for it with task live"
+            f"the task {task} has no {refused[0]}: {reason}; ask for it with another task, such as live"
         )
     if model and "ablations" in experiments:
         raise SettingsError("ablations refit the ranker on its examples, which a given model has not kept; give none")

@@ -21,7 +21,7 @@ Every request carries its history and, but for repeat, leaves it out of the list
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
@@ -38,6 +38,11 @@ from recsys.requests import HistoryEvent, Request
 
 TaskKind = Literal["static", "live", "loo", "repeat", "stream"]
 TASKS: tuple[TaskKind, ...] = ("static", "live", "loo", "repeat", "stream")
+NOT_STUDIED: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "repeat": (("ablations",), "ablations are of the ranker that leaves out the history"),
+    "stream": (("ablations", "robustness", "learning_curve"), "studies ask without the events that a stream tells of"),
+}
+"""Of tasks that have not all studies: those that they lack, and why."""
 LIST_LENGTH = 50
 """Length of the lists that are asked for: the longest cut-off of the metrics."""
 _Rows = npt.NDArray[np.int64]

@@ -17,7 +17,7 @@ from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
 from ranking.by_score import ByScoreRanker
 from recsys.api.handlers import Handlers
 from recsys.errors import DataError, SettingsError
-from recsys.evaluation import EXPERIMENTS, FIXED, PRODUCT, Experiment, evaluate, render
+from recsys.evaluation import FIXED, PRODUCT, evaluate, render
 from recsys.evaluation_result import SystemResult, per_query
 from recsys.peak_memory import peak_memory_mb
 from recsys.recommender import Recommender
@@ -267,18 +267,6 @@ def test_memory_is_counted_in_mebibytes_on_every_system(monkeypatch, platform, l
     monkeypatch.setattr("resource.getrusage", lambda who: SimpleNamespace(ru_maxrss=largest))
     monkeypatch.setattr("sys.platform", platform)
     assert peak_memory_mb() == 3072
-
-
-def test_ablations_of_the_task_repeat_are_refused_before_training(tiny_dataset):
-    with pytest.raises(SettingsError, match="another task"):
-        evaluate(tiny_dataset, task="repeat", experiments=["ablations"])
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_studies_of_a_stream_are_refused(tiny_dataset: Dataset, experiment: Experiment) -> None:
-    """They would ask without what it tells, and call that their own loss."""
-    with pytest.raises(SettingsError, match=f"{experiment} asks without the events .* task live"):
-        evaluate(tiny_dataset, task="stream", experiments=[experiment])
 
 
 class TestStream:

@@ -14,13 +14,14 @@ import world
 from features.tables import Dataset
 from handmade import TRAINED_UNTIL, USERS, handmade_catalogue, handmade_model
 from recsys.__main__ import cli
+from recsys.errors import SettingsError
 from recsys.evaluation import EXPERIMENTS, evaluate
 from recsys.report import list_sections, run_sections, study_sections
 from recsys.report.page import render_report
 from recsys.report.parts import MISSING, interval, number, percent, plain_value, signed
 from recsys.report.plots import Point, bars, curve, whiskers
 from recsys.settings import settings_from
-from recsys.splits import TASKS
+from recsys.splits import NOT_STUDIED, TASKS
 from test_recsys_evaluation import LATE, LEARNED, dataset
 
 HOSTILE = '</bdi><script>alert(1)</script><img src=x onerror="alert(2)"> {{ 7 * 7 }} $x^{2} \u202e\U0001f600 & "\''
@@ -266,6 +267,18 @@ def test_what_was_not_made_is_named_with_the_flag_that_makes_it(ranked, page):
     assert list(remedies(figures | {"ablations": VARIANTS, "learning_curve": CURVE})) == ["robustness"]
     made = figures | {"ablations": VARIANTS, "robustness": NOISY, "learning_curve": CURVE}
     assert "Studies without figures" not in Page(render_report(made)).text
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_no_flag_is_named_that_would_be_refused(ranked, tiny_dataset, kind):
+    figures = ranked.to_json() | {"training": {}}
+    figures["task"] = figures["task"] | {"kind": kind}
+    lacking = set(NOT_STUDIED.get(kind, ((), ""))[0])
+    named = {name.replace(" ", "_") for name, remedy in remedies(figures).items() if not remedy.startswith("--")}
+    assert named == lacking
+    for experiment in lacking:
+        with pytest.raises(SettingsError, match=f"the task {kind} has no {experiment}: .* another task"):
+            evaluate(tiny_dataset, task=kind, experiments=[experiment])
 
 
 def test_no_flag_is_named_that_would_find_nothing(ranked):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from recsys.report.parts import Figures, Section, Table, interval, number, signed
 from recsys.report.plots import Point, curve, whiskers
+from recsys.splits import NOT_STUDIED
 
 _LEADS = {
     "ablations": ("The product without one of its parts. Left of the line, the part is missed.",),
@@ -87,8 +88,9 @@ def missing(figures: Figures) -> Section | None:
 
 def _remedy(figures: Figures, name: str) -> str:
     """The flag that makes a study, or why none would."""
-    if name == "ablations" and figures["task"]["kind"] == "repeat":
-        return "none: the task repeat has no ablations"
+    kind = figures["task"]["kind"]
+    if name in NOT_STUDIED.get(kind, ((), ""))[0]:
+        return f"none: the task {kind} has no {name.replace('_', ' ')}"
     if name == "robustness" and figures["training"].get("encoder", {}).get("kept") == "none":
         return "none: the model reads no text"
     return f"--{name.replace('_', '-')}"
