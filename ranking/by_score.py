@@ -5,6 +5,7 @@ there is too little to learn from.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,9 @@ from ranking.list_metrics import list_ndcg, ndcg_by_source
 F64 = npt.NDArray[np.float64]
 SMOOTHING = 10.0
 """Places behind the first at which an item counts half of it."""
-SHARPNESS = (2.0, 4.0, 8.0)
+SHARPNESS = (2.0, 4.0, 8.0, math.inf)
 """Powers of a source's NDCG in its weight. By the first, a source that is twice as good as another counts four times as
-much; by the last, the best one decides alone where the others are far behind.
+much; by the last, the best one decides alone, so that no shop is served worse than that for the others' sake.
 """
 FLOOR = 0.01
 """Of the best source's weight, what each has at least: the order of the first hundred that a weak one alone offers

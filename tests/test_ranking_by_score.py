@@ -57,8 +57,9 @@ def test_weights_are_as_sharp_as_orders_the_lists_best() -> None:
     good, bad = ranked(right, 0.9, rng), ranked(np.where(rng.random(300) < 0.45, right, wrong), 1.0, rng)
     columns = {"good:rank": good} | {f"bad{k}:rank": bad for k in range(9)}
     made = examples_of(columns, right)
-    assert ByScoreRanker.fit(made).weights[0] > 0.7
-    assert joint_ndcg(made) > max(values.mean() for values in ndcg_by_source(made).values()) - 0.02
+    quality = {name: float(values.mean()) for name, values in ndcg_by_source(made).items()}
+    assert ByScoreRanker.fit(made) == ByScoreRanker.of(quality, SHARPNESS[-1])
+    assert joint_ndcg(made) > max(quality.values()) - 0.005
     mostly = rng.random(300) < 0.6
     lesser = [ranked(np.where(mostly, rng.integers(0, 20, 300), right), 1.0, rng) for _ in range(2)]
     three = {"best:rank": ranked(np.where(mostly, right, wrong), 1.0, rng)}
@@ -67,6 +68,28 @@ def test_weights_are_as_sharp_as_orders_the_lists_best() -> None:
     assert max(quality, key=lambda name: quality[name]) == "best"
     assert ByScoreRanker.fit(made) == ByScoreRanker.of(quality, SHARPNESS[0])
     assert joint_ndcg(made) > quality["best"] + 0.02
+
+
+def test_by_the_sharpest_weights_the_best_source_decides_alone() -> None:
+    found = ByScoreRanker.of({"a": 0.20, "b": 0.199, "c": 0.0}, SHARPNESS[-1])
+    assert found.weights == pytest.approx(np.array([1, FLOOR, FLOOR]) / (1 + 2 * FLOOR))
+    assert ByScoreRanker.of({"a": 0.0, "b": 0.0}, SHARPNESS[-1]) == ByScoreRanker.of({"a": 0.0, "b": 0.0})
+
+
+@pytest.mark.parametrize("trust", [0.05, 0.3, 0.6])
+@pytest.mark.parametrize("num_others", [1, 4, 9])
+def test_no_shop_is_served_worse_than_by_its_best_source_for_the_sake_of_many_others(
+    num_others: int, trust: float
+) -> None:
+    """They err alike, and say the more the more there are."""
+    rng = np.random.default_rng([num_others, round(100 * trust)])
+    right, wrong = rng.integers(0, 20, 300), rng.integers(0, 20, 300)
+    other = ranked(np.where(rng.random(300) < trust, right, wrong), 1.0, rng)
+    made = examples_of(
+        {"best:rank": ranked(right, trust + 0.2, rng)} | {f"o{k}:rank": other for k in range(num_others)}, right
+    )
+    best = max(float(values.mean()) for values in ndcg_by_source(made).values())
+    assert joint_ndcg(made) > best - 0.005
 
 
 def ranked(first: np.ndarray, trust: float, rng: np.random.Generator) -> np.ndarray:
