@@ -23,7 +23,8 @@ SMOOTHING = 10.0
 """Places behind the first at which an item counts half of it."""
 SHARPNESS = (2.0, 4.0, 8.0, math.inf)
 """Powers of a source's NDCG in its weight. By the first, a source that is twice as good as another counts four times as
-much; by the last, the best one decides alone, so that no shop is served worse than that for the others' sake.
+much; by the last, the best one decides nearly alone (the others have `FLOOR`), so that many which are often wrong
+together can't make the order clearly worse than that.
 """
 FLOOR = 0.01
 """Of the best source's weight, what each has at least: the order of the first hundred that a weak one alone offers

@@ -112,10 +112,10 @@ def _judged(
     if on_held_out:
         on_held_out(found[RANKER])
     alone = {name: mean(values) for name, values in ndcg_by_source(examples.train).items()}
-    best = max(alone, key=lambda name: alone[name])  # and not on the held-out users, where of ten some are by chance
+    best = max(alone, key=lambda name: alone[name])  # of the held-out users' best ones some are so by chance
     verdict = (
         f"NDCG@10 on held-out users: the ranker {found[RANKER]:.4f}, {FUSED} {found[FUSED]:.4f} ({lead}), "
-        f"{best} alone {found[best]:.4f}"
+        f"the source that was best in training ({best}) {found[best]:.4f}"
     )
     logger.info(verdict)
     if lead.mean < -forest.tolerance * lead.error:
