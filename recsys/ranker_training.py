@@ -98,10 +98,8 @@ def _judged(
     num_trees = forest.trees_for(len(gate.examples.train))
     one = forest.model_copy(update={"forests": 1})
     judged = LambdaMartRanker.fit(gate.examples.train, num_trees, one, settings.seed, settings.threads)
-    scores = {
-        RANKER: gate.scores(judged, held_out.features),
-        FUSED: ByScoreRanker.fit(examples.train).score(held_out.features),
-    }
+    fused = ByScoreRanker.fit(examples.train)
+    scores = {RANKER: gate.scores(judged, held_out.features), FUSED: fused.score(held_out.features)}
     each = {name: list_ndcg(held_out, own) for name, own in scores.items()} | ndcg_by_source(held_out)
     found = {name: round(mean(values), 5) for name, values in each.items()}
     lead = Difference.of(each[RANKER], each[FUSED], held_out.users)
@@ -111,8 +109,7 @@ def _judged(
     }  # fmt: skip
     if on_held_out:
         on_held_out(found[RANKER])
-    alone = {name: mean(values) for name, values in ndcg_by_source(examples.train).items()}
-    best = max(alone, key=lambda name: alone[name])  # of the held-out users' best ones some are so by chance
+    best = next(iter(fused.named()))  # of the held-out users' best ones some are so by chance
     verdict = (
         f"NDCG@10 on held-out users: the ranker {found[RANKER]:.4f}, {FUSED} {found[FUSED]:.4f} ({lead}), "
         f"the source that was best in training ({best}) {found[best]:.4f}"
